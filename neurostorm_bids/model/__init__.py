@@ -1,0 +1,1 @@
+"""The network: tensors only. No BIDS, no images; paths in ``checkpoints`` alone."""
