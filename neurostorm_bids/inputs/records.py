@@ -1,0 +1,109 @@
+"""What discovery hands on: source datasets, BOLD runs, and everything that was not chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from neurostorm_bids.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceDataset:
+    """A folder of BIDS derivatives that BOLD runs are read from.
+
+    Attributes
+    ----------
+    name : the dataset's key in ``bids:<name>:`` URIs, letters, digits, ``-``, ``_`` and ``.`` only.
+    path : the folder that holds ``sub-*``, absolute.
+    description : the contents of its ``dataset_description.json``; empty if there is none.
+    warnings : what is wrong with the dataset but does not stop anyone from reading it.
+    """
+
+    name: str
+    path: Path
+    description: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoldRun:
+    """One preprocessed BOLD file in a standard space; nothing is read from the image yet.
+
+    Attributes
+    ----------
+    path : the BOLD file.
+    entities : every entity of the file name, unknown ones too, in the order of the name.
+    space : name of the standard space, as TemplateFlow spells it.
+    repetition_time_s : from the JSON sidecar, inherited ones included; seconds.
+    brain_mask : the mask with the same entities, or None.
+    confounds : the table of confounds of the run, or None.
+    dataset : where the file was found.
+    warnings : to be repeated in the log, the sidecar and the report.
+    """
+
+    path: Path
+    entities: Mapping[str, str] = field(hash=False)
+    space: str
+    repetition_time_s: float
+    brain_mask: Path | None
+    confounds: Path | None
+    dataset: SourceDataset
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def participant(self) -> str:
+        """The participant's label, without ``sub-``."""
+        return self.entities["sub"]
+
+    @property
+    def label(self) -> str:
+        """All entities as the file name spells them, such as ``sub-01_task-rest_desc-preproc``."""
+        return "_".join(f"{key}-{value}" for key, value in self.entities.items())
+
+
+class LeftOut(NamedTuple):
+    """A BOLD file that could have been read and was not chosen."""
+
+    path: Path
+    reason: str
+
+
+class Unusable(NamedTuple):
+    """A BOLD file that was chosen and cannot be run."""
+
+    path: Path
+    participant: str
+    error: UserError
+
+
+class Discovery(NamedTuple):
+    """What a search for BOLD runs found; every list is in natural order.
+
+    ``participants`` are the labels, without ``sub-``, of all participants chosen, also of those
+    without a run.
+    """
+
+    runs: list[BoldRun]
+    left_out: list[LeftOut]
+    unusable: list[Unusable]
+    participants: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which runs to choose; an empty tuple or None chooses everything.
+
+    Labels are accepted with and without their prefix (``sub-``, ``ses-``, ``task-``, ``run-``,
+    ``space-``). Runs that are numbers on both sides are compared as numbers.
+    """
+
+    participant_labels: tuple[str, ...] = ()
+    exclude_participant_labels: tuple[str, ...] = ()
+    session_ids: tuple[str, ...] = ()
+    task_ids: tuple[str, ...] = ()
+    run_ids: tuple[str, ...] = ()
+    space: str | None = None
+    filter_file: Path | None = None
