@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from neurostorm_bids.errors import DataError
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
     from collections.abc import Mapping, Sequence
+
+    from _typeshed import DataclassInstance
 
     Config = TypeVar("Config", bound=DataclassInstance)
 
@@ -66,7 +67,7 @@ def check_real(config: object, name: str, *, low: float, high: float) -> None:
 
 
 def check_sizes(config: object, name: str, *, length: int | None, high: int) -> None:
-    """Raise `DataError` unless the field is a tuple of numbers from 1 to `high`; None: any length."""
+    """Raise `DataError` unless the field is a tuple of `length` (None: any) sizes up to `high`."""
     sizes = getattr(config, name)
     fits = isinstance(sizes, tuple) and len(sizes) == (length or len(sizes)) and len(sizes) > 0
     if not fits or not all(_is_int(size, 1, high) for size in sizes):
