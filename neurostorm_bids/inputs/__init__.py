@@ -1,5 +1,6 @@
 """BIDS discovery: which preprocessed BOLD files there are, and which of them to run."""
 
+from neurostorm_bids.inputs.datasets import find_datasets
 from neurostorm_bids.inputs.records import (
     BoldRun,
     Discovery,
@@ -8,5 +9,17 @@ from neurostorm_bids.inputs.records import (
     SourceDataset,
     Unusable,
 )
+from neurostorm_bids.inputs.runs import find_bold_runs
+from neurostorm_bids.inputs.sidecars import read_repetition_time
 
-__all__ = ["BoldRun", "Discovery", "LeftOut", "Selection", "SourceDataset", "Unusable"]
+__all__ = [
+    "BoldRun",
+    "Discovery",
+    "LeftOut",
+    "Selection",
+    "SourceDataset",
+    "Unusable",
+    "find_bold_runs",
+    "find_datasets",
+    "read_repetition_time",
+]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from neurostorm_bids.errors import UserError
+from neurostorm_bids.inputs.names import join_entities
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from neurostorm_bids.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,16 +20,14 @@ class SourceDataset:
 
     Attributes
     ----------
-    name : the dataset's key in ``bids:<name>:`` URIs, letters, digits, ``-``, ``_`` and ``.`` only.
+    name : the dataset's key in ``bids:<name>:`` URIs: letters, digits, ``-``, ``_`` and ``.``.
     path : the folder that holds ``sub-*``, absolute.
     description : the contents of its ``dataset_description.json``; empty if there is none.
-    warnings : what is wrong with the dataset but does not stop anyone from reading it.
     """
 
     name: str
     path: Path
     description: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ class BoldRun:
     @property
     def label(self) -> str:
         """All entities as the file name spells them, such as ``sub-01_task-rest_desc-preproc``."""
-        return "_".join(f"{key}-{value}" for key, value in self.entities.items())
+        return join_entities(self.entities)
 
 
 class LeftOut(NamedTuple):

@@ -1,0 +1,149 @@
+"""Which of the files found to run: by participant, by label, by space."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from neurostorm_bids.errors import SelectionError
+from neurostorm_bids.inputs.names import drop_prefix, is_same_index, natural_key
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from neurostorm_bids.inputs.records import Selection
+    from neurostorm_bids.inputs.scan import Candidate
+
+logger = logging.getLogger(__name__)
+
+_MANY = 20
+# Files that differ in nothing else hold the same series on another grid.
+_GRID_ENTITIES = {"space", "cohort", "res", "den"}
+
+
+def choose_participants(there: Collection[str], selection: Selection) -> list[str]:
+    """Choose participants by label, in natural order.
+
+    Raises
+    ------
+    SelectionError : a participant asked for is absent, or none is left.
+    """
+    wanted = [drop_prefix(label, "sub") for label in selection.participant_labels]
+    excluded = {drop_prefix(label, "sub") for label in selection.exclude_participant_labels}
+    absent = sorted(set(wanted) - set(there), key=natural_key)
+    if absent:
+        msg = f"No participant {list_labels(absent)} in the input. There are: {list_labels(there)}."
+        raise SelectionError(msg)
+    for label in sorted(excluded - set(there), key=natural_key):
+        logger.warning("Participant %s was to be excluded and is not in the input.", label)
+    chosen = set(wanted or there) - excluded
+    if not chosen:
+        msg = f"Every participant is excluded. There are: {list_labels(there)}. Exclude fewer."
+        raise SelectionError(msg)
+    return sorted(chosen, key=natural_key)
+
+
+def explain_labels(entities: Mapping[str, str], selection: Selection) -> str | None:
+    """Say which label keeps a file from being chosen; None if none does."""
+    asked = {
+        "ses": ("--session-id", selection.session_ids),
+        "task": ("--task-id", selection.task_ids),
+        "run": ("--run-id", selection.run_ids),
+        "space": ("--space", () if selection.space is None else (selection.space,)),
+    }
+    for key, (option, labels) in asked.items():
+        wanted = [drop_prefix(label, key) for label in labels]
+        found = entities.get(key)
+        if wanted and (found is None or not any(_agrees(key, found, one) for one in wanted)):
+            has = f"no {key}-" if found is None else f"{key}-{found}"
+            return f"it has {has}, and {option} asks for {list_labels(wanted)}"
+    return None
+
+
+def explain_choice(
+    candidates: Iterable[Candidate],
+    *,
+    preferred_spaces: Sequence[str],
+    dataset_names: Sequence[str],
+) -> dict[Path, str]:
+    """Of files that hold the same series, choose one and say why the others are left out.
+
+    The first dataset that has the series wins, then the first of the preferred spaces, then any
+    other. In one space the file without ``res-`` comes first, then ``res-2``, then the others:
+    which one is nearest to the model's grid could only be told by reading the image.
+
+    Returns
+    -------
+    Path of a file that is not chosen → reason.
+    """
+    ranks = {space: rank for rank, space in enumerate(preferred_spaces)}
+
+    def rank(candidate: Candidate) -> tuple[object, ...]:
+        space, res = candidate.entities["space"], candidate.entities.get("res", "")
+        return (
+            dataset_names.index(candidate.dataset.name),
+            ranks.get(space, len(ranks)),
+            natural_key(space),
+            0 if not res else 1 if is_same_index(res, "2") else 2,
+            natural_key(res),
+            natural_key(candidate.path.name),
+            natural_key(str(candidate.path)),
+        )
+
+    series: dict[frozenset[tuple[str, str]], list[Candidate]] = {}
+    for candidate in candidates:
+        items = candidate.entities.items()
+        key = frozenset(item for item in items if item[0] not in _GRID_ENTITIES)
+        series.setdefault(key, []).append(candidate)
+    reasons: dict[Path, str] = {}
+    for same in series.values():
+        first, *others = sorted(same, key=rank)
+        reasons.update((other.path, _compare(other, first)) for other in others)
+    return reasons
+
+
+def explain_nothing(candidates: Iterable[Candidate], selection: Selection) -> str:
+    """Say which filters were given and which labels there are, when no file is left."""
+    found = [candidate.entities for candidate in candidates]
+    labels = "; ".join(
+        f"{key}: {list_labels({one[key] for one in found if key in one}) or 'none'}"
+        for key in ("ses", "task", "run", "space")
+    )
+    return (
+        f"The filters select none of {len(found)} BOLD files. Given: {_list_filters(selection)}. "
+        f"There are {labels}. Ask for less."
+    )
+
+
+def _list_filters(selection: Selection) -> str:
+    given = {
+        "--session-id": selection.session_ids,
+        "--task-id": selection.task_ids,
+        "--run-id": selection.run_ids,
+        "--space": (selection.space,) if selection.space else (),
+        "--bids-filter-file": (str(selection.filter_file),) if selection.filter_file else (),
+    }
+    return ", ".join(f"{option} {' '.join(labels)}" for option, labels in given.items() if labels)
+
+
+def _agrees(key: str, found: str, wanted: str) -> bool:
+    return is_same_index(found, wanted) if key == "run" else found == wanted
+
+
+def _compare(other: Candidate, chosen: Candidate) -> str:
+    if other.dataset.name != chosen.dataset.name:
+        return f"dataset {chosen.dataset.name} has the same series: {chosen.path.name}"
+    for key in ("space", "cohort", "res", "den"):
+        if other.entities.get(key) != chosen.entities.get(key):
+            label = chosen.entities.get(key)
+            taken = f"the file without {key}-" if label is None else f"{key}-{label}"
+            return f"{taken} of the same series is taken"
+    return f"{chosen.path.name} holds the same series"
+
+
+def list_labels(labels: Iterable[str]) -> str:
+    """List labels in natural order, not more than a screen can take."""
+    ordered = sorted(labels, key=natural_key)
+    more = f" and {len(ordered) - _MANY} more" if len(ordered) > _MANY else ""
+    return ", ".join(ordered[:_MANY]) + more
