@@ -1,0 +1,96 @@
+"""What a call of the participant level was asked to do; importable without torch."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from neurostorm_bids.errors import UsageError
+from neurostorm_bids.inputs import Selection
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def count_available_cpus() -> int:
+    """Return the number of CPUs this process may use (a container or Slurm may allow fewer)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetScale:
+    """Mean and standard deviation by which a regression target was standardised in training."""
+
+    name: str
+    mean: float
+    sd: float
+    unit: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> TargetScale:
+        """Read ``NAME=MEAN,SD[,UNIT]``, as in ``age=28.76,3.68,years``."""
+        name, _, rest = text.partition("=")
+        parts = [part.strip() for part in rest.split(",", maxsplit=2)]
+        try:
+            mean, sd = float(parts[0]), float(parts[1])
+        except (IndexError, ValueError) as err:
+            raise UsageError(
+                f"--target-scale {text!r} is not of the form NAME=MEAN,SD[,UNIT], "
+                "as in age=28.76,3.68,years."
+            ) from err
+        if not (name and math.isfinite(mean) and math.isfinite(sd) and sd > 0):
+            raise UsageError(
+                f"--target-scale {text!r} needs a name, a finite mean and a standard deviation "
+                "above zero."
+            )
+        return cls(name=name, mean=mean, sd=sd, unit=parts[2] if len(parts) > 2 else None)  # noqa: PLR2004
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParticipantOptions:
+    """The participant level's options, with their defaults.
+
+    Attributes
+    ----------
+    bids_dir, output_dir : the dataset that is read, the one that is written.
+    models : paths, catalogue names or ``hf://`` addresses.
+    derivatives : further fMRIPrep folders, by name.
+    selection : which participants, sessions, tasks, runs and space.
+    target_scales : mean and SD of regression targets that a model file does not hold.
+    device : ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    batch_size : clips at once; None chooses.
+    nprocs : CPUs to use in all.
+    omp_nthreads : CPUs per run; ``nprocs // omp_nthreads`` runs are worked on at a time.
+    overwrite : compute again what is already finished.
+    stop_on_first_crash : end at the first run that fails.
+    debug : keep absolute paths and tracebacks in the logs.
+    """
+
+    bids_dir: Path
+    output_dir: Path
+    models: tuple[str, ...] = ()
+    derivatives: tuple[tuple[str, Path], ...] = ()
+    selection: Selection = field(default_factory=Selection)
+    target_scales: tuple[TargetScale, ...] = ()
+    device: str = "auto"
+    batch_size: int | None = None
+    nprocs: int | None = None
+    omp_nthreads: int | None = None
+    overwrite: bool = False
+    stop_on_first_crash: bool = False
+    debug: bool = False
+
+    @property
+    def threads_per_run(self) -> int:
+        """CPUs that one run gets: `omp_nthreads`, at most 8 and at most `nprocs` by default."""
+        available = self.nprocs or count_available_cpus()
+        return min(available, self.omp_nthreads or 8)
+
+    @property
+    def runs_at_once(self) -> int:
+        """Runs worked on at a time, each in a process of its own when there are several."""
+        return max(1, (self.nprocs or count_available_cpus()) // self.threads_per_run)

@@ -1,0 +1,75 @@
+"""The data flow one way: no room imports one that comes after it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import neurostorm_bids
+
+PACKAGE = Path(neurostorm_bids.__file__).parent
+
+# Each room may import itself and these; errors and the package's own name stand open to all.
+MAY_IMPORT = {
+    "errors": set(),
+    "inputs": set(),
+    "grid": {"inputs"},
+    "model": set(),
+    "pretrained": {"grid", "model"},
+    "predict": {"inputs", "grid", "model", "pretrained"},
+    "derivatives": {"inputs", "grid", "model", "pretrained", "predict"},
+    "options": {"inputs"},
+    "participant": {
+        "inputs",
+        "grid",
+        "model",
+        "pretrained",
+        "predict",
+        "derivatives",
+        "options",
+    },
+    "cli": {"inputs", "options", "participant"},
+    "model_cli": {"model", "pretrained"},
+    "demo": {"cli", "grid", "model", "pretrained"},
+    "__init__": {"predict", "pretrained"},
+}
+
+
+def room_of(module: str) -> str:
+    return module.removeprefix("neurostorm_bids").removeprefix(".").split(".")[0]
+
+
+def imported_rooms(source: str) -> set[str]:
+    modules = [
+        node.module
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and node.module
+    ]
+    modules += [
+        alias.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    ]
+    return {room_of(m) for m in modules if m.split(".")[0] == "neurostorm_bids"} - {""}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.stem)
+def test_a_module_imports_only_rooms_that_come_before_its_own(path):
+    relative = path.relative_to(PACKAGE)
+    room = relative.parts[0].removesuffix(".py")
+    wrong = imported_rooms(path.read_text()) - MAY_IMPORT[room] - {room, "errors"}
+    assert not wrong, f"{relative} imports {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("forbidden", ["nibabel", "nilearn", "bids"])
+def test_the_network_knows_no_images_and_no_datasets(forbidden):
+    for path in (PACKAGE / "model").rglob("*.py"):
+        assert f"import {forbidden}" not in path.read_text(), path
+
+
+def test_the_check_sees_a_forbidden_import():
+    assert imported_rooms("from neurostorm_bids.cli import main") == {"cli"}
+    assert imported_rooms("import neurostorm_bids.grid.spec") == {"grid"}
