@@ -1,0 +1,129 @@
+"""The block that every stage is made of, in the encoder and in the decoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from neurostorm_bids.model.mamba import MambaMixer
+from neurostorm_bids.model.scan import Scan, selective_scan, selective_scan_ref
+from neurostorm_bids.model.windows import cut_windows, fit_window, index_windows, join_windows
+
+if TYPE_CHECKING:
+    from neurostorm_bids.model.config import ModelConfig, Size4
+
+CHUNK_VALUES = 2**19
+"""Values of the Mamba layer's inner channels that a block works on at once on a CPU."""
+
+
+class Block(nn.Module):
+    """A Mamba layer over each window, then a perceptron over each token, each added to its input.
+
+    Parameters
+    ----------
+    config : the model's sizes; only those of the Mamba layer are read.
+    dim : channels of a token.
+    window : sides along X, Y, Z, T, in patches.
+    shifted : whether windows move by half a window.
+    drop_path_rate : in training, the share of clips for which an update is left out.
+    prompt_len : learned tokens in front of each window.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        dim: int,
+        window: Size4,
+        shifted: bool,
+        drop_path_rate: float = 0.0,
+        prompt_len: int = 0,
+    ) -> None:
+        super().__init__()
+        self.window, self.shifted, self.drop_path_rate = window, shifted, drop_path_rate
+        self.norm1 = nn.LayerNorm(dim)
+        self.mamba = MambaMixer(
+            dim, d_state=config.d_state, d_conv=config.d_conv, expand=config.expand
+        )
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim)
+        self.prompt = nn.Parameter(torch.empty(1, prompt_len, dim)) if prompt_len else None
+        if self.prompt is not None:
+            nn.init.trunc_normal_(self.prompt, std=0.02)
+        self._chunk_tokens = max(1, CHUNK_VALUES // (config.expand * dim))
+
+    def forward(self, x: Tensor, *, reference: bool = False) -> Tensor:
+        """Update tokens (B, X, Y, Z, T, C).
+
+        Three ways to the same result: with `reference`, whole tensors and `selective_scan_ref`; for
+        gradients and on a GPU, whole tensors and `selective_scan`; else chunks of windows that
+        stay in a CPU's cache.
+        """
+        window, steps = fit_window(x.shape[1:5], self.window, shifted=self.shifted)
+        if reference or x.is_cuda or self.training or self._records(x):
+            scan = selective_scan_ref if reference else selective_scan
+            return self._update(x, window, steps, scan=scan)
+        return self._update_in_chunks(x, window, steps)
+
+    def _records(self, x: Tensor) -> bool:
+        """Return whether autograd follows this block."""
+        is_followed = x.requires_grad or any(part.requires_grad for part in self.parameters())
+        return torch.is_grad_enabled() and is_followed
+
+    def _update(self, x: Tensor, window: Size4, steps: Size4, *, scan: Scan) -> Tensor:
+        windows = cut_windows(self.norm1(x), window, steps)
+        mixed = join_windows(self._mix(windows, scan), window, steps, grid=x.shape[1:5])
+        x = x + self._drop_path(mixed)
+        return x + self._drop_path(self.mlp(self.norm2(x)))
+
+    def _update_in_chunks(self, x: Tensor, window: Size4, steps: Size4) -> Tensor:
+        tokens = x.reshape(-1, x.shape[-1])
+        updated = torch.empty_like(tokens)
+        index = index_windows(x.shape[:5], window, steps, device=x.device)  # (n_windows, N)
+        for part in index.tensor_split(-(-index.numel() // self._chunk_tokens)):
+            rows = part.t().flatten()  # (N * b,), tokens first
+            is_token = rows >= 0
+            chunk = tokens[rows]  # a padding's -1 reads the last token, and is cleared below
+            normed = self.norm1(chunk)
+            if not is_token.all():
+                normed[~is_token] = 0
+            windows = normed.view(index.shape[1], -1, x.shape[-1]).transpose(0, 1)
+            mixed = self._mix(windows, selective_scan).transpose(0, 1)
+            chunk += mixed.reshape(chunk.shape)
+            chunk += self.mlp(self.norm2(chunk))
+            updated[rows[is_token]] = chunk[is_token]
+        return updated.view(x.shape)
+
+    def _mix(self, windows: Tensor, scan: Scan) -> Tensor:
+        """Run the Mamba layer over windows (b, N, C), with the prompts in front of each."""
+        if self.prompt is None:
+            mixed: Tensor = self.mamba(windows, scan=scan)
+            return mixed
+        prompts = self.prompt.to(windows.dtype).expand(len(windows), -1, -1)
+        mixed = self.mamba(torch.cat([prompts, windows], dim=1), scan=scan)
+        return mixed[:, self.prompt.shape[1] :]
+
+    def _drop_path(self, update: Tensor) -> Tensor:
+        """Leave the update of a random share of the clips out, and scale that of the others."""
+        if not self.training or self.drop_path_rate == 0:
+            return update
+        keep = 1 - self.drop_path_rate
+        chosen = torch.empty(len(update), device=update.device).bernoulli_(keep)
+        return update * (chosen / keep).to(update.dtype).view(-1, 1, 1, 1, 1, 1)
+
+
+class Mlp(nn.Module):
+    """Two linear maps with an exact GELU between them."""
+
+    def __init__(self, dim: int, *, ratio: int = 4) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(dim, ratio * dim)
+        self.linear2 = nn.Linear(ratio * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens (..., dim) -> (..., dim)."""
+        out: Tensor = self.linear2(functional.gelu(self.linear1(x)))
+        return out
