@@ -69,7 +69,7 @@ def find_datasets(bids_dir: Path, derivatives: Mapping[str, Path]) -> list[Sourc
 
 def explain_raw(root: Path) -> str:
     """Say what a raw dataset holds and which command would preprocess it."""
-    n_participants, n_runs = count_raw_bold(root)
+    n_participants, n_runs = len(list_participants(root)), count_raw_bold(root)
     output = root / "derivatives" / "fmriprep"
     folders = [shlex.quote(str(folder)) for folder in (root, output)]
     return (
@@ -130,7 +130,9 @@ def _holds_derivatives(folder: Path) -> bool:
     kind = description.get("DatasetType")
     if kind is not None:
         return bool(kind == "derivative")
-    if not description or "GeneratedBy" in description or "PipelineDescription" in description:
+    if not description:
+        return not _find_fmriprep(folder)
+    if "GeneratedBy" in description or "PipelineDescription" in description:
         return True
     return _first_bold_is_preprocessed(folder)
 

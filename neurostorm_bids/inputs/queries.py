@@ -79,13 +79,12 @@ def find_filtered(root: Path, participants: Collection[str], filters: Filters) -
     return _relative_paths(layout, root, query)
 
 
-def count_raw_bold(root: Path) -> tuple[int, int]:
-    """Count participants and BOLD runs of a raw dataset; echoes of one run count once."""
+def count_raw_bold(root: Path) -> int:
+    """Count the BOLD runs of a raw dataset; echoes of one run count once."""
     from bids.layout import Query  # noqa: PLC0415 (slow to import, rarely needed)
 
-    layout = _index(root, rf"sub-{LABEL}")
-    query = {"suffix": "bold", "extension": [".nii", ".nii.gz"], "echo": [Query.NONE, "1"]}
-    return len(layout.get_subjects()), len(_relative_paths(layout, root, query))
+    query = {"suffix": "bold", "echo": [Query.NONE, "1", "01"]}
+    return len(_relative_paths(_index(root, rf"sub-{LABEL}"), root, query))
 
 
 def _relative_paths(layout: BIDSLayout, root: Path, query: Mapping[str, Any]) -> set[str]:
@@ -94,10 +93,11 @@ def _relative_paths(layout: BIDSLayout, root: Path, query: Mapping[str, Any]) ->
 
 
 def _index(root: Path, participant: str) -> BIDSLayout:
-    """Index the func folders of participants whose folder's name matches a regular expression."""
+    """Index the BOLD files of participants whose folder's name matches a regular expression."""
     from bids.layout import BIDSLayout, BIDSLayoutIndexer  # noqa: PLC0415
 
-    inside = rf"{participant}(?:/ses-{LABEL})?(?:/func(?:/[0-9A-Za-z+_.-]+)?)?"
+    bold = r"[0-9A-Za-z+_-]+_bold\.nii(?:\.gz)?"
+    inside = rf"{participant}(?:/ses-{LABEL})?(?:/func(?:/{bold})?)?"
     try:
         return BIDSLayout(
             root.resolve(),

@@ -109,7 +109,7 @@ def _scan(
             else:
                 candidates += scan.candidates
                 left_out += scan.left_out
-    found = {one.participant for one in [*candidates, *unusable]}
+    found = {one.participant for one in candidates} | {one.participant for one in unusable}
     without = [label for label in participants if label not in found]
     if candidates and without:
         logger.warning("No preprocessed BOLD in an MNI space for %s.", list_labels(without))
