@@ -98,7 +98,8 @@ class TransformerHead(nn.Module):
         """Return (B, n_outputs) for features (B, C, X, Y, Z, T)."""
         tokens = x.flatten(2).transpose(1, 2)  # (B, N, C)
         tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
-        tokens = self.transformer_encoder(tokens + self.pos_embed)
+        # A published head has more positions than tokens, of which it uses the first.
+        tokens = self.transformer_encoder(tokens + self.pos_embed[:, : tokens.shape[1]])
         out: Tensor = self.head(self.norm(tokens[:, 0]))
         return out
 
