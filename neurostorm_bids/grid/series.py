@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neurostorm_bids.errors import UsageError
-from neurostorm_bids.grid.resample import Clock, interpolate_in_time, reflect_in_time
+from neurostorm_bids.errors import DataError, UsageError
+from neurostorm_bids.grid.brain import make_brain_mask, place_brain_mask, read_brain_mask
+from neurostorm_bids.grid.describe import describe_steps, doubt_clock, doubt_space, doubt_values
+from neurostorm_bids.grid.normalise import drop_non_finite, find_statistics
+from neurostorm_bids.grid.read import open_volumes
+from neurostorm_bids.grid.resample import (
+    build_interpolation,
+    find_clock,
+    interpolate_in_time,
+    is_pick,
+    reflect_in_time,
+    resample_in_space,
+)
+from neurostorm_bids.grid.spec import MAX_REPETITION_TIME_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +29,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from neurostorm_bids.grid.normalise import Statistics
+    from neurostorm_bids.grid.read import Volumes
+    from neurostorm_bids.grid.resample import Clock
     from neurostorm_bids.grid.spec import GridSpec
+
+MIN_VOLUMES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +94,9 @@ class Series:
                 f"run is shorter; found start {start} and length {length}."
             )
         volumes = reflect_in_time(np.arange(start, start + length), self.n_volumes)
-        values = interpolate_in_time(
-            self.frames, self.clock, volumes, clip_negatives=self.clip_negatives
-        )
+        values = interpolate_in_time(self.frames, self.clock, volumes.tolist())
+        if self.clip_negatives:
+            np.maximum(values, 0, out=values)
         values -= np.float32(self.statistics.mean)
         values /= np.float32(self.statistics.sd)
         clip = np.full((self.brain_mask.size, length), self.statistics.background, dtype=np.float32)
@@ -90,6 +106,15 @@ class Series:
     def read_all(self) -> NDArray[np.float32]:
         """Read every volume of the model's clock: float32, shape (X, Y, Z, T)."""
         return self.read_clip(0, self.n_volumes)
+
+    def describe_padding(self, length: int) -> str | None:
+        """Say in words how clips of `length` volumes are filled up; None where they need not be."""
+        if self.n_volumes >= length:
+            return None
+        return (
+            f"The run has {self.n_volumes} volumes of {self.spec.repetition_time_s:g} s, a clip "
+            f"{length}: the run was padded in time by reflection."
+        )
 
 
 def grid_run(
@@ -101,5 +126,77 @@ def grid_run(
     source_space: str | None = None,
     clip_negatives: bool = False,
 ) -> Series:
-    """Bring a run to a model's grid."""
-    raise NotImplementedError
+    """Bring a run to a model's grid: by its affine in space, by its repetition time in time.
+
+    The file is read volume by volume and only brain voxels are kept, so memory holds one run of
+    brain voxels at the source repetition time and little else.
+
+    Parameters
+    ----------
+    bold : 4D, ``.nii`` or ``.nii.gz``, or a nibabel image.
+    spec : the model's grid.
+    repetition_time_s : seconds between volumes, from the sidecar; the header is only compared.
+    brain_mask : any grid; None to make one from the run, with a warning.
+    source_space : the standard space of the run, if known. Another than the grid's is used as it
+        is, with a warning.
+    clip_negatives : set negative values to 0, as the published preparation did. That destroys
+        half of demeaned data, and is meant for comparing.
+
+    Raises
+    ------
+    MissingFileError, ReadError
+        If a file is not there or cannot be read.
+    DataError
+        If the run or its mask cannot be used.
+    """
+    run = open_volumes(bold, name="the run in memory")
+    clock = _lay_clock(run, spec, repetition_time_s)
+    given = make_brain_mask(run) if brain_mask is None else read_brain_mask(brain_mask)
+    brain = place_brain_mask(given, run, spec)
+    interpolation = build_interpolation(brain.positions, run.shape)
+    resampled = resample_in_space(run.read(), interpolation, n_volumes=run.n_volumes)
+    frames = drop_non_finite(resampled, name=run.name)
+    mask = brain.mask.copy()
+    mask[brain.mask] = resampled.finite
+    statistics = find_statistics(frames, clock, clip_negatives=clip_negatives, name=run.name)
+    series = Series(
+        spec=spec,
+        brain_mask=mask,
+        frames=frames,
+        clock=clock,
+        statistics=statistics,
+        source_affine=run.affine,
+        source_repetition_time_s=repetition_time_s,
+        brain_coverage=brain.coverage,
+        steps=(),
+        warnings=(
+            *run.warnings,
+            *given.warnings,
+            *doubt_clock(run.repetition_time_s, repetition_time_s),
+            *doubt_space(source_space, spec.space),
+            *doubt_values(resampled.finite),
+        ),
+        clip_negatives=clip_negatives,
+    )
+    steps = describe_steps(series, run.shape, is_picked=is_pick(interpolation))
+    return replace(series, steps=steps)
+
+
+def _lay_clock(run: Volumes, spec: GridSpec, repetition_time_s: float) -> Clock:
+    if not 0 < repetition_time_s <= MAX_REPETITION_TIME_S:
+        raise DataError(
+            f"The repetition time of {run.name} is {repetition_time_s:g} s; expected a number "
+            f"above 0 and up to {MAX_REPETITION_TIME_S:g}. Correct RepetitionTime in the sidecar."
+        )
+    clock = find_clock(
+        run.n_volumes,
+        source_repetition_time_s=repetition_time_s,
+        repetition_time_s=spec.repetition_time_s,
+    )
+    if min(run.n_volumes, clock.n_volumes) < MIN_VOLUMES:
+        raise DataError(
+            f"{run.name} has {run.n_volumes} volume(s) of {repetition_time_s:g} s, which make "
+            f"{clock.n_volumes} of {spec.repetition_time_s:g} s; expected a series of at least "
+            f"{MIN_VOLUMES}. Choose a run, not a single image."
+        )
+    return clock

@@ -1,0 +1,185 @@
+"""Where the brain is: its mask, and the voxels of the grid that lie in it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from typing import TYPE_CHECKING, NamedTuple
+
+import nibabel as nib
+import numpy as np
+
+from neurostorm_bids.errors import DataError
+from neurostorm_bids.grid.read import Volumes, open_volumes
+from neurostorm_bids.grid.resample import find_positions, is_inside
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nibabel.spatialimages import SpatialImage
+    from numpy.typing import NDArray
+
+    from neurostorm_bids.grid.spec import GridSpec
+
+logger = logging.getLogger(__name__)
+
+MIN_BRAIN_COVERAGE = 0.8
+"""Share of the brain mask that must lie in the field of view of the grid and of the run."""
+
+# A voxel of the grid may lie half-way between two voxels of a mask. Looking this far aside, in
+# millimetres of the world, decides for the same of the two whichever way the mask is stored.
+_TIE_BREAK_MM = (3e-3, 2e-3, 1e-3)
+
+
+class BrainMask(NamedTuple):
+    """A brain mask on its own grid, which need not be the run's.
+
+    Parameters
+    ----------
+    name : where it comes from; for messages.
+    inside : bool, shape (X, Y, Z).
+    affine : shape (4, 4), voxel indices to world millimetres.
+    warnings : doubts about it.
+    """
+
+    name: str
+    inside: NDArray[np.bool_]
+    affine: NDArray[np.float64]
+    warnings: tuple[str, ...]
+
+
+class GridBrain(NamedTuple):
+    """The brain on the model's grid.
+
+    Parameters
+    ----------
+    mask : bool, shape (X, Y, Z) of the grid.
+    positions : float64, shape (n_brain, 3); where these voxels, in the order of
+        ``np.flatnonzero(mask)``, lie in the run's image, in its voxels.
+    coverage : share of the brain mask in the field of view of both the grid and the run.
+    """
+
+    mask: NDArray[np.bool_]
+    positions: NDArray[np.float64]
+    coverage: float
+
+
+def read_brain_mask(source: Path | SpatialImage) -> BrainMask:
+    """Read a brain mask: the brain is where it is above 0.
+
+    Raises
+    ------
+    MissingFileError, ReadError
+        If the file is not there or cannot be read.
+    DataError
+        If it is no 3D image, or marks no voxel.
+    """
+    image = open_volumes(source, name="the brain mask in memory")
+    if image.n_volumes != 1:
+        raise DataError(
+            f"Expected one volume in a brain mask; found {image.n_volumes} in {image.name}."
+        )
+    (volume,) = image.read()
+    inside = (volume > 0).reshape(image.shape, order="F")
+    if not inside.any():
+        raise DataError(
+            f"Expected a brain mask that is above 0 in the brain; {image.name} is empty."
+        )
+    doubts = list(image.warnings)
+    if inside.all():
+        doubts.append("The brain mask marks every voxel of its image, background included.")
+    return BrainMask(image.name, inside, image.affine, tuple(doubts))
+
+
+def make_brain_mask(run: Volumes) -> BrainMask:
+    """Make a brain mask from a run's mean over time, by nilearn's threshold for BOLD images.
+
+    Raises
+    ------
+    DataError
+        If the mean does not show a brain, as in a run whose mean was removed.
+    """
+    from nilearn.masking import compute_epi_mask  # noqa: PLC0415 - seconds, and rarely needed
+
+    logger.info("Making a brain mask for %s", run.name)
+    total = np.zeros(math.prod(run.shape), dtype=np.float64)
+    for volume in run.read():
+        total += volume
+    mean = np.nan_to_num(total / run.n_volumes, posinf=0, neginf=0).astype(np.float32)
+    image = nib.Nifti1Image(  # type: ignore[no-untyped-call]
+        mean.reshape(run.shape, order="F"), run.affine
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an empty mask is an error below
+            mask = compute_epi_mask(image)
+    except (ValueError, IndexError) as err:
+        raise _no_brain_seen(run) from err
+    inside = np.asarray(mask.dataobj) > 0
+    if not inside.any():
+        raise _no_brain_seen(run)
+    doubt = (
+        "No brain mask was given; one was made from the run's mean over time (compute_epi_mask of "
+        "nilearn)."
+    )
+    return BrainMask("made from the mean over time", inside, run.affine, (doubt,))
+
+
+def place_brain_mask(brain: BrainMask, run: Volumes, spec: GridSpec) -> GridBrain:
+    """Find the voxels of the grid that lie in the brain, and where they lie in the run.
+
+    A voxel of the grid belongs to the brain if the nearest voxel of the mask does, and if it lies
+    in the run's field of view.
+
+    Raises
+    ------
+    DataError
+        If too little of the brain lies in the field of view of the grid and the run.
+    """
+    coverage = _find_coverage(brain, run, spec)
+    in_brain = np.stack([_find_slice(brain, spec, x) for x in range(spec.shape[0])])
+    voxels = np.argwhere(in_brain)
+    positions = find_positions(voxels, spec.affine_matrix, run.affine)
+    covered = is_inside(positions, run.shape)
+    if not covered.any():
+        raise DataError(
+            f"No voxel of the model's grid lies in the brain mask {brain.name}: expected a brain, "
+            f"found {int(brain.inside.sum())} voxels. Check the mask."
+        )
+    in_brain[in_brain] = covered
+    return GridBrain(in_brain, positions[covered], coverage)
+
+
+def _find_slice(brain: BrainMask, spec: GridSpec, x: int) -> NDArray[np.bool_]:
+    """Look up one slice of the grid in a mask: bool, shape (Y, Z)."""
+    voxels = np.argwhere(np.ones((1, *spec.shape[1:]), dtype=np.bool_))
+    voxels[:, 0] = x
+    in_mask = find_positions(voxels, spec.affine_matrix, brain.affine)
+    in_mask += np.linalg.inv(brain.affine)[:3, :3] @ _TIE_BREAK_MM
+    nearest = np.floor(in_mask + 0.5).astype(np.intp)
+    inside: NDArray[np.bool_] = np.all((nearest >= 0) & (nearest < brain.inside.shape), axis=1)
+    inside[inside] = brain.inside[tuple(nearest[inside].T)]
+    return inside.reshape(spec.shape[1:])
+
+
+def _find_coverage(brain: BrainMask, run: Volumes, spec: GridSpec) -> float:
+    voxels = np.argwhere(brain.inside)
+    in_grid = is_inside(find_positions(voxels, brain.affine, spec.affine_matrix), spec.shape)
+    in_run = is_inside(find_positions(voxels, brain.affine, run.affine), run.shape)
+    coverage = float((in_grid & in_run).mean())
+    if coverage < MIN_BRAIN_COVERAGE:
+        raise DataError(
+            f"Only {coverage:.0%} of the brain lies in view: of the brain mask {brain.name}, "
+            f"{in_grid.mean():.0%} lie in the model's grid ({spec.space}) and "
+            f"{in_run.mean():.0%} in {run.name}; expected {MIN_BRAIN_COVERAGE:.0%}. Check that "
+            "the run is in a standard space and that the mask belongs to it."
+        )
+    return coverage
+
+
+def _no_brain_seen(run: Volumes) -> DataError:
+    return DataError(
+        f"No brain mask was given for {run.name}, and its mean over time shows no brain. "
+        "Give the brain mask that belongs to it."
+    )

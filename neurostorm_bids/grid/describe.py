@@ -1,0 +1,105 @@
+"""What was done to a run, and what to doubt, in words for sidecars and reports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from neurostorm_bids.grid.series import Series
+    from neurostorm_bids.grid.spec import Size3
+
+REPETITION_TIME_TOLERANCE = 0.01
+"""Share of the sidecar's repetition time by which the header's may differ without a word."""
+
+
+def describe_steps(series: Series, source_shape: Size3, *, is_picked: bool) -> tuple[str, ...]:
+    """Say what made a series, a sentence per step.
+
+    Parameters
+    ----------
+    source_shape : voxels of the run along X, Y, Z.
+    is_picked : whether every voxel of the grid coincides with one of the run.
+    """
+    spec, statistics = series.spec, series.statistics
+    space = (
+        "Voxels coincide with the grid's and were picked, without interpolation"
+        if is_picked
+        else "Trilinear interpolation at the grid's voxels by the affines, without smoothing"
+    )
+    time = (
+        "Linear interpolation in time between the centres of volumes"
+        if series.clock.weight.any()
+        else "Volumes were taken as they are"
+    )
+    read = (
+        f"Read {len(series.frames)} volumes of {_by(source_shape)} voxels, one every "
+        f"{series.source_repetition_time_s:g} s."
+    )
+    brain = (
+        f"Brain mask brought to the grid by the nearest voxel: {series.frames.shape[1]} voxels; "
+        f"{series.brain_coverage:.1%} of the mask lie in the field of view."
+    )
+    z_score = (
+        f"One z-score over all brain voxels and volumes: mean {statistics.mean:g}, SD "
+        f"{statistics.sd:g}; background set to the minimum, {statistics.background:.4g}."
+    )
+    return (
+        read,
+        brain,
+        f"{space}: {_by(spec.shape)} of {_by(spec.voxel_size_mm)} mm in {spec.space}.",
+        f"{time}: {series.n_volumes} volumes, one every {spec.repetition_time_s:g} s.",
+        _describe_negatives(series),
+        z_score,
+    )
+
+
+def doubt_clock(in_header: float, in_sidecar: float) -> list[str]:
+    """Compare the repetition times of header and sidecar, in seconds."""
+    if abs(in_header - in_sidecar) <= REPETITION_TIME_TOLERANCE * in_sidecar:
+        return []
+    doubt = (
+        f"The repetition time is {in_header:g} s in the header and {in_sidecar:g} s in the "
+        "sidecar; the sidecar's was used."
+    )
+    return [doubt]
+
+
+def doubt_space(source_space: str | None, space: str) -> list[str]:
+    """Compare the standard space of a run, if known, with the grid's."""
+    if source_space in {None, space}:
+        return []
+    doubt = (
+        f"The run is in {source_space}, the model's grid in {space}; it was used as it is, "
+        "without a transform between the two spaces."
+    )
+    return [doubt]
+
+
+def doubt_values(finite: NDArray[np.bool_]) -> list[str]:
+    """Count brain voxels, shape (n_brain,), that are not finite in some volume."""
+    n_dropped = int(np.count_nonzero(~finite))
+    if not n_dropped:
+        return []
+    doubt = (
+        f"{n_dropped} of {len(finite)} brain voxels are NaN or infinite in some volume; they "
+        "count as background."
+    )
+    return [doubt]
+
+
+def _describe_negatives(series: Series) -> str:
+    if series.clip_negatives:
+        return "Negative values were set to 0."
+    if series.statistics.minimum < 0:
+        return f"Negative values were kept; the smallest is {series.statistics.minimum:g}."
+    return "There are no negative values."
+
+
+def _by(sizes: Sequence[float]) -> str:
+    return " x ".join(f"{size:.4g}" for size in sizes)
