@@ -1,0 +1,224 @@
+"""Tables of embeddings and predictions: columns, what they mean, and their text."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from itertools import chain, count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from neurostorm_bids.model.config import TargetSpec
+    from neurostorm_bids.predict import RunPrediction
+
+MISSING = "n/a"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of a table, and how BIDS declares it in the sidecar."""
+
+    name: str
+    cells: Sequence[object] | NDArray[np.float32]
+    description: str
+    unit: str | None = None
+    levels: Mapping[str, str] | None = None
+
+    def declare(self) -> dict[str, Any]:
+        """Return the column's entry in the JSON sidecar."""
+        entry: dict[str, Any] = {"Description": self.description}
+        if self.unit is not None:
+            entry["Units"] = self.unit
+        if self.levels is not None:
+            entry["Levels"] = dict(self.levels)
+        return entry
+
+
+def format_table(columns: Sequence[Column]) -> str:
+    """Return the text of a TSV file: a header, then one line per row."""
+    rows = zip(*(map(format_cell, column.cells) for column in columns), strict=True)
+    lines = ["\t".join(column.name for column in columns), *("\t".join(row) for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def format_cell(value: object) -> str:
+    """Return one cell; what is missing or not finite is ``n/a``.
+
+    Numbers are written with as many digits as it takes to read the same number back, in float32 or
+    float64 as they come.
+    """
+    if value is None or (isinstance(value, float | np.floating) and not math.isfinite(value)):
+        return MISSING
+    return " ".join(str(value).split()) or MISSING
+
+
+def make_column_names(stem: str, labels: Iterable[str]) -> list[str]:
+    """Return ``stem_label`` per label, with nothing but ASCII letters, digits and ``_``.
+
+    Labels that become the same, or nothing at all, get a number at the end.
+    """
+    names: list[str] = []
+    for position, label in enumerate(labels):
+        words = re.findall(r"[A-Za-z0-9]+", label)
+        plain = "_".join([stem, *words])
+        numbered = (f"{plain}_{number}" for number in count(position))
+        candidates = chain([plain] if words else [], numbered)
+        names.append(next(name for name in candidates if name not in names))
+    return names
+
+
+def embed_run(prediction: RunPrediction) -> list[Column]:
+    """Return the columns of a run's embedding: one row, D columns."""
+    return _embedding_columns(prediction.embedding[None])
+
+
+def embed_clips(prediction: RunPrediction) -> list[Column]:
+    """Return the columns of the clips' embeddings: K rows, onset, duration and D columns."""
+    onsets, durations = _clip_times(prediction)
+    return [*_time_columns(onsets, durations), *_embedding_columns(prediction.clip_embeddings)]
+
+
+def tabulate_predictions(prediction: RunPrediction) -> list[Column]:
+    """Return the columns of a run's predictions: a row per clip, then the run's row.
+
+    Raises
+    ------
+    ValueError
+        If the model has no head, so that there is nothing to tabulate.
+    """
+    target, clip_outputs = prediction.target, prediction.clip_outputs
+    output, spread = prediction.output, prediction.spread
+    if target is None or clip_outputs is None or output is None or spread is None:
+        raise ValueError("This model has no head: it predicts nothing.")
+    onsets, durations = _clip_times(prediction)
+    run_duration = _run_duration(prediction)
+    level = Column(
+        name="level",
+        cells=["clip"] * len(onsets) + ["run"],
+        description="What the row speaks of.",
+        levels={
+            "clip": "One clip, as the model read it.",
+            "run": "The whole run: mean over clips in which every volume counts once.",
+        },
+    )
+    outputs = np.vstack([clip_outputs, output])  # (K + 1, M)
+    if target.kind == "classification":
+        values = _class_columns(target, outputs)
+        run_spread, unit = spread[np.argmax(output)], None
+        what = "the probability of the run's label"
+    else:
+        unit = _name_unit(target)
+        values = [
+            Column(
+                name="value",
+                cells=outputs[:, 0],
+                description=f"Predicted {target.name}.",
+                unit=unit,
+            )
+        ]
+        run_spread, what = spread[0], "the value"
+    return [
+        *_time_columns([*onsets, 0.0], [*durations, run_duration]),
+        level,
+        *values,
+        Column(
+            name="spread",
+            cells=[None] * len(onsets) + [run_spread],
+            description=f"Standard deviation over clips of {what}; n/a for a single clip.",
+            unit=unit,
+        ),
+    ]
+
+
+def measure_overlap_s(prediction: RunPrediction) -> float:
+    """Return by how many seconds the last clip overlaps the one before it."""
+    onsets = prediction.onsets_s
+    if len(onsets) == 1:
+        return 0.0
+    return max(0.0, float(onsets[-2] + prediction.duration_s - onsets[-1]))
+
+
+def _class_columns(target: TargetSpec, outputs: NDArray[np.float32]) -> list[Column]:
+    """Return the label and the probability of each class; outputs of shape (rows, M)."""
+    columns = make_column_names("probability", target.classes)
+    labels = [format_cell(name) for name in target.classes]
+    return [
+        Column(
+            name="label",
+            cells=[labels[winner] for winner in outputs.argmax(axis=1)],
+            description=f"Most probable class of {target.name}.",
+            levels={
+                label: f"The class of column {column}."
+                for label, column in zip(labels, columns, strict=True)
+            },
+        ),
+        *(
+            Column(
+                name=column,
+                cells=outputs[:, position],
+                description=f"Probability of {target.name} = {label}, 0 to 1.",
+            )
+            for position, (column, label) in enumerate(zip(columns, labels, strict=True))
+        ),
+    ]
+
+
+def _embedding_columns(values: NDArray[np.float32]) -> list[Column]:
+    """Return one column per feature; values of shape (rows, D)."""
+    n_features = values.shape[1]
+    width = max(3, len(str(n_features - 1)))
+    return [
+        Column(
+            name=f"dim{feature:0{width}d}",
+            cells=values[:, feature],
+            description=f"Feature {feature} of the model's embedding, counted from 0.",
+            unit="arbitrary",
+        )
+        for feature in range(n_features)
+    ]
+
+
+def _time_columns(onsets: Sequence[float], durations: Sequence[float]) -> list[Column]:
+    return [
+        Column(
+            name="onset",
+            cells=onsets,
+            description="Start of the row's stretch, from the first volume of the run.",
+            unit="s",
+        ),
+        Column(
+            name="duration",
+            cells=durations,
+            description="Length of the row's stretch; never beyond the end of the run.",
+            unit="s",
+        ),
+    ]
+
+
+def _clip_times(prediction: RunPrediction) -> tuple[list[float], list[float]]:
+    """Return onsets and durations of the clips; a clip padded in time ends where the run ends."""
+    end = _run_duration(prediction)
+    onsets = [_round_time(onset) for onset in prediction.onsets_s]
+    return onsets, [_round_time(min(prediction.duration_s, end - onset)) for onset in onsets]
+
+
+def _run_duration(prediction: RunPrediction) -> float:
+    series = prediction.series
+    return _round_time(series.n_volumes * series.spec.repetition_time_s)
+
+
+def _round_time(seconds: float) -> float:
+    """Drop the digits that floating point adds: 0.8 s times 3 is 2.4 s. Microseconds stay."""
+    return round(float(seconds), 6)
+
+
+def _name_unit(target: TargetSpec) -> str:
+    """Return the unit of a regression target; without its mean and SD, values are z-scores."""
+    return "z-score" if target.mean is None else target.unit or "arbitrary"
