@@ -85,7 +85,7 @@ def explain_choice(
             dataset_names.index(candidate.dataset.name),
             ranks.get(space, len(ranks)),
             natural_key(space),
-            0 if not res else 1 if is_same_index(res, "2") else 2,
+            bool(res) and not is_same_index(res, "2"),
             natural_key(res),
             natural_key(candidate.path.name),
             natural_key(str(candidate.path)),
