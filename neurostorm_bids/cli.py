@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from itertools import takewhile
 from pathlib import Path
@@ -34,6 +35,9 @@ def run() -> None:
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit status; expected mistakes are printed in a sentence."""
     debug = "--debug" in argv
+    # Threads that spin while they wait slow a shared machine down by a factor; OpenMP reads this
+    # when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         status = command.main(
             args=spread_lists(argv), prog_name="neurostorm", standalone_mode=False

@@ -8,6 +8,7 @@ what goes in and what comes out, not what the numbers mean.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,6 @@ import torch
 from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 from nilearn.image import resample_img
 
-from neurostorm_bids.cli import main
 from neurostorm_bids.grid.spec import GridSpec
 from neurostorm_bids.model.backbone import Backbone
 from neurostorm_bids.model.config import HeadConfig, ModelConfig, TargetSpec
@@ -139,7 +139,7 @@ def write_models(folder: Path, *, seed: int = 0) -> list[Path]:
             config=config,
             head_config=head,
             backbone=backbone,
-            head=build_head(head, backbone.n_features),
+            head=build_head(head, config.n_features),
             grid=GridSpec.published(48),
             target=target,
             provenance=Provenance(
@@ -243,7 +243,9 @@ def run(folder: Path) -> int:
     models = [str(path) for path in write_models(folder / "models")]
     call = [str(folder / "fmriprep"), str(folder / "neurostorm"), "participant", "--model", *models]
     click.echo("neurostorm " + " ".join(call))
-    status = main(call)
+    status = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "neurostorm_bids", *call], check=False
+    ).returncode
     if status == 0:
         _describe(folder / "neurostorm")
     return status

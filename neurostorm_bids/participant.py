@@ -258,13 +258,13 @@ def _predict_and_write(job: Job, options: ParticipantOptions, *, progress: bool)
             brain_mask=run.brain_mask,
             source_space=run.space,
         )
-        warnings += series.warnings
         for i, configuration_hash in job.hashes.items():
             if models[i].grid != grid:
                 continue
             prediction = predict_series(
                 models[i], series, batch_size=options.batch_size, progress=progress
             )
+            warnings += prediction.series.warnings
             write_run(
                 options.output_dir,
                 run,
@@ -295,7 +295,9 @@ def _load_models(options: ParticipantOptions) -> tuple[Model, ...]:
             model.target = replace(
                 model.target, mean=scale.mean, sd=scale.sd, unit=scale.unit or model.target.unit
             )
-        model.to(device)
+        model.backbone.to(device)
+        if model.head is not None:
+            model.head.to(device)
     return models
 
 

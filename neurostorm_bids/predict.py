@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from neurostorm_bids.grid.clips import find_clip_starts, weigh_clips
 from neurostorm_bids.grid.read import read_header_repetition_time
 from neurostorm_bids.grid.series import grid_run
 from neurostorm_bids.inputs import read_repetition_time
-from neurostorm_bids.model.heads import read_outputs
+from neurostorm_bids.model.heads import pool_tokens, read_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,6 +155,10 @@ def predict_series(
             "Grid the run again with the model's own grid."
         )
     length = model.clip_length
+    if padding := series.describe_padding(length):
+        series = replace(
+            series, steps=(*series.steps, padding), warnings=(*series.warnings, padding)
+        )
     starts = find_clip_starts(series.n_volumes, length)
     weights = weigh_clips(starts, length, series.n_volumes)
     embeddings, outputs = _predict_clips(
@@ -221,7 +225,7 @@ def _predict_batch(
     with torch.inference_mode():
         x = torch.from_numpy(clips)[:, None].to(device)  # (K, 1, X, Y, Z, T)
         features = model.backbone(x)  # (K, D, X', Y', Z', T)
-        embedding = features.flatten(2).mean(dim=2).float().cpu()
+        embedding = pool_tokens(features).float().cpu()
         output = None
         if model.head is not None and model.target is not None:
             output = read_outputs(model.head(features), model.target).float().cpu()

@@ -32,8 +32,9 @@ MAY_IMPORT = {
     },
     "cli": {"inputs", "options", "participant"},
     "model_cli": {"model", "pretrained"},
-    "demo": {"cli", "grid", "model", "pretrained"},
+    "demo": {"grid", "model", "pretrained"},
     "__init__": {"predict", "pretrained"},
+    "__main__": {"cli"},
 }
 
 
