@@ -89,5 +89,13 @@ def test_pybids_reads_the_sidecar_and_the_sources_are_where_it_says(layout, tree
         assert (tree / links[name] / path).is_file()
 
 
+def test_the_readme_of_the_output_shows_code_that_runs(tree, monkeypatch):
+    monkeypatch.chdir(tree)
+    code = (tree / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    names: dict = {}
+    exec(code, names)
+    assert len(names["embeddings"]) == len(names["runs"]) == 6
+
+
 def test_pybids_does_not_see_what_a_killed_process_left(layout):
     assert not [path for path in layout.files if ".neurostorm" in path]
