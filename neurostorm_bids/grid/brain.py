@@ -107,9 +107,7 @@ def make_brain_mask(run: Volumes) -> BrainMask:
     for volume in run.read():
         total += volume
     mean = np.nan_to_num(total / run.n_volumes, posinf=0, neginf=0).astype(np.float32)
-    image = nib.Nifti1Image(  # type: ignore[no-untyped-call]
-        mean.reshape(run.shape, order="F"), run.affine
-    )
+    image = nib.Nifti1Image(mean.reshape(run.shape, order="F"), run.affine)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an empty mask is an error below
