@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,7 +24,6 @@ from neurostorm_bids.model.hub import SCHEME, HubAddress, find_entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from torch import Tensor, nn
 
@@ -109,7 +109,7 @@ def load_model(
     )
 
 
-def save_model(model: Model, folder: Path, *, overwrite: bool = False) -> None:
+def save_model(model: Model, folder: str | Path, *, overwrite: bool = False) -> None:
     """Write a model as a folder that `load_model` reads.
 
     Raises
@@ -127,7 +127,7 @@ def save_model(model: Model, folder: Path, *, overwrite: bool = False) -> None:
         grid=model.grid.to_dict(),
         provenance=model.provenance,
     )
-    write_model_folder(folder, checkpoint, overwrite=overwrite)
+    write_model_folder(Path(folder), checkpoint, overwrite=overwrite)
 
 
 def open_checkpoint(

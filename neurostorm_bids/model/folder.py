@@ -122,6 +122,7 @@ def write_model_folder(folder: Path, checkpoint: Checkpoint, *, overwrite: bool 
     """
     if checkpoint.grid is None:
         raise UsageError("A model folder says on which grid its input lies. Give the grid.")
+    folder = folder.absolute()
     _check_place(folder, overwrite=overwrite)
     # Beside the folder, so that the last step is a renaming within one file system.
     unique = uuid.uuid4().hex[:8]

@@ -107,7 +107,7 @@ def test_a_model_made_in_memory_can_be_saved(tmp_path, sex):
         target=None,
         provenance=replace(sex.provenance, sha256="", format="folder", notes=()),
     )
-    save_model(model, tmp_path / "encoder")
+    save_model(model, str(tmp_path / "encoder"))
     again = load_model(tmp_path / "encoder")
     assert again.head is None
     assert again.provenance.notes == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -145,6 +146,29 @@ def test_a_failure_leaves_what_was_there(monkeypatch, checkpoint, written, step)
         write_model_folder(written, checkpoint, overwrite=True)
     assert {path.name: path.read_bytes() for path in written.iterdir()} == before
     assert not [path for path in written.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_a_folder_that_stepped_aside_comes_back(monkeypatch, checkpoint, written):
+    rename = Path.rename
+
+    def fail_at_the_last_step(path, other):
+        if path.name.endswith(".tmp"):
+            raise OSError("disk full")
+        return rename(path, other)
+
+    before = {path.name: path.read_bytes() for path in written.iterdir()}
+    monkeypatch.setattr(Path, "rename", fail_at_the_last_step)
+    with pytest.raises(OutputError, match="disk full"):
+        write_model_folder(written, checkpoint, overwrite=True)
+    assert {path.name: path.read_bytes() for path in written.iterdir()} == before
+    assert not [path for path in written.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_the_folder_one_stands_in_can_be_written(monkeypatch, tmp_path, checkpoint):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_model_folder(Path(), checkpoint)
+    assert_equal(read_model_folder(tmp_path / "here"), checkpoint)
 
 
 def test_weights_that_are_not_finite_are_not_written(tmp_path, checkpoint):

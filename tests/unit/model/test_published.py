@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 from argparse import Namespace
 from collections import OrderedDict
 
 import pytest
 import torch
 
-from neurostorm_bids.errors import DataError, UsageError
+from neurostorm_bids.errors import DataError, ReadError, UsageError
 from neurostorm_bids.model.config import HeadConfig, ModelConfig, TargetSpec
 from neurostorm_bids.model.heads import build_head
 from neurostorm_bids.model.published import read_published
@@ -317,6 +318,25 @@ def test_weights_that_are_not_finite_are_refused(publish, tiny_state, value):
     broken[1] = value
     with pytest.raises(DataError, match=r"NaN or infinite: patch_embed\.fc\.bias"):
         read_published(publish(state={**tiny_state, "model.patch_embed.fc.bias": broken}))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_file_is_read_or_refused_and_never_a_surprise(publish, tmp_path, seed):
+    raw = publish().read_bytes()
+    draw = random.Random(seed)
+    outcomes = set()
+    for _ in range(40):
+        damaged = bytearray(raw)
+        for _ in range(draw.choice([1, 3, 20])):
+            # Most of them where the pickle and the table of contents lie.
+            near = draw.choice([(0, len(raw)), (0, 8000), (len(raw) - 8000, len(raw))])
+            damaged[draw.randrange(*near)] = draw.randrange(256)
+        (tmp_path / "damaged.ckpt").write_bytes(damaged)
+        try:
+            outcomes.add(read_published(tmp_path / "damaged.ckpt").provenance.format)
+        except (DataError, ReadError) as err:
+            outcomes.add(type(err))
+    assert outcomes >= {DataError}
 
 
 @pytest.mark.parametrize(
