@@ -115,7 +115,7 @@ def make_brain_mask(run: Volumes) -> BrainMask:
     except (ValueError, IndexError) as err:
         raise _no_brain_seen(run) from err
     inside = np.asarray(mask.dataobj) > 0
-    if not inside.any():
+    if mean.min() == mean.max() or not inside.any():
         raise _no_brain_seen(run)
     doubt = (
         "No brain mask was given; one was made from the run's mean over time (compute_epi_mask of "
