@@ -112,7 +112,7 @@ class _InertUnpickler(pickle._Unpickler):  # noqa: SLF001
             return self._describe_tensor
         if module == "torch._utils" and name == "_rebuild_parameter":
             return self._unwrap_parameter
-        # No harm in handing out the classes: what a pickle may do to one fails for want of a `self`.
+        # Handing out classes does no harm: what a pickle may do to one lacks its `self` and fails.
         return _InertDict if (module, name) == ("collections", "OrderedDict") else Inert
 
     def persistent_load(self, pid: Any) -> Storage:  # noqa: ANN401 - as in pickle
