@@ -53,7 +53,6 @@ def commands() -> None:
     """
 
 
-_model_argument = click.argument("model")
 _config_option = click.option(
     "--config",
     "config_file",
@@ -64,11 +63,17 @@ _config_option = click.option(
 
 
 @commands.command()
-@_model_argument
+@click.argument("model", required=False)
 @_config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show(model: str, config_file: Path | None, *, as_json: bool) -> None:
-    """Print what MODEL is: sizes, grid, target, source, and what had to be assumed."""
+def show(model: str | None, config_file: Path | None, *, as_json: bool) -> None:
+    """Print what MODEL is: sizes, grid, target, source, and what had to be assumed.
+
+    Without MODEL, list the catalogue.
+    """
+    if model is None:
+        _print_catalogue(as_json=as_json)
+        return
     from neurostorm_bids.model.card import describe_checkpoint, name_kind
     from neurostorm_bids.pretrained import open_checkpoint
 
@@ -83,7 +88,7 @@ def show(model: str, config_file: Path | None, *, as_json: bool) -> None:
 
 
 @commands.command()
-@_model_argument
+@click.argument("model")
 @click.argument("folder", type=click.Path(path_type=Path))
 @_config_option
 @click.option("--target-name", help="What the head predicts, for example age.")
@@ -120,6 +125,19 @@ def convert(
         checkpoint = fit_clip_length(checkpoint, clip_length)
     write_model_folder(folder, checkpoint, overwrite=overwrite)
     click.echo(f"Wrote {folder}")
+
+
+def _print_catalogue(*, as_json: bool) -> None:
+    """Print the published files that are known by name."""
+    from neurostorm_bids.model.hub import read_catalogue
+
+    entries = read_catalogue().values()
+    if as_json:
+        about = {e.name: {"source": str(e.address), "description": e.description} for e in entries}
+        click.echo(json.dumps(about, indent=2))
+        return
+    for entry in entries:
+        click.echo(f"{entry.name}\n  {entry.description}\n  {entry.address}")
 
 
 def _read_config(path: Path | None) -> ModelConfig | None:

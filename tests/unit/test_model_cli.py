@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+from neurostorm_bids.model.hub import read_catalogue
 from neurostorm_bids.model_cli import main, run
 from neurostorm_bids.pretrained import load_model
 
@@ -61,6 +62,16 @@ def test_show_knows_a_folder_too(capsys, tmp_path, age):
     said = capsys.readouterr().out
     assert "format: folder" in said
     assert "Made from official_age.ckpt" in said
+
+
+def test_show_lists_the_catalogue(capsys):
+    assert main(["show"]) == 0
+    said = capsys.readouterr().out
+    assert main(["show", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed.keys() == read_catalogue().keys()
+    for name, about in listed.items():
+        assert f"{name}\n  {about['description']}\n  hf://" in said
 
 
 def test_convert_writes_a_folder_with_the_target_that_was_given(capsys, tmp_path, age):
@@ -123,7 +134,7 @@ def test_a_file_that_does_not_say_what_it_is_needs_to_be_told(capsys, tmp_path, 
         (["show", "missing.ckpt"], (66, "No model 'missing.ckpt'")),
         (["show", "hf://bad"], (2, "not the address of a file")),
         (["show", __file__], (65, "not a zip archive of PyTorch")),
-        (["show"], (2, "Missing argument 'MODEL'")),
+        (["convert"], (2, "Missing argument 'MODEL'")),
         (["shew"], (2, "No such command")),
         (["convert", "AGE", "OUT", "--mean", "3"], (65, "mean and deviation go together")),
         (["convert", "AGE", "OUT", "--classes", "a,b"], (65, "has no classes")),
@@ -160,7 +171,8 @@ def test_the_process_ends_with_the_status(monkeypatch):
 def test_help_does_not_wait_for_torch():
     code = (
         "import sys\n"
-        "from neurostorm_bids.model_cli import main\n"
+        "from neurostorm_bids.model.hub import read_catalogue
+from neurostorm_bids.model_cli import main\n"
         "assert main(['--help']) == 0\n"
         "assert main(['convert', '--help']) == 0\n"
         "assert not {'torch', 'numpy', 'huggingface_hub'} & set(sys.modules)\n"
