@@ -78,7 +78,7 @@ def run_participant_level(options: ParticipantOptions) -> int:
     if not options.models:
         raise UsageError(
             "No model is given. Give --model with a model folder, a published .ckpt file, "
-            "hf://owner/repo/file@revision, or a name that `neurostorm-model list` shows."
+            "hf://owner/repo/file@revision, or a name that `neurostorm-model show` lists."
         )
     discovery = discover(options)
     datasets = list({run.dataset.path: run.dataset for run in discovery.runs}.values())
@@ -323,7 +323,8 @@ def _hash(run: BoldRun, model: Model) -> str:
         {
             "version": __version__,
             "model": model.provenance.sha256,
-            "model_notes": list(model.provenance.notes),
+            "config": model.config.to_dict(),
+            "head": model.head_config.to_dict() if model.head_config else None,
             "target": model.target.to_dict() if model.target else None,
             "grid": model.grid.to_dict(),
             "bold": fingerprint_file(run.path),
