@@ -104,9 +104,11 @@ def make_brain_mask(run: Volumes) -> BrainMask:
 
     logger.info("Making a brain mask for %s", run.name)
     total = np.zeros(math.prod(run.shape), dtype=np.float64)
-    for volume in run.read():
-        total += volume
-    mean = np.nan_to_num(total / run.n_volumes, posinf=0, neginf=0).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for volume in run.read():
+            total += volume
+        mean = (total / run.n_volumes).astype(np.float32)
+    mean = np.nan_to_num(mean, posinf=0, neginf=0)
     image = nib.Nifti1Image(mean.reshape(run.shape, order="F"), run.affine)
     try:
         with warnings.catch_warnings():

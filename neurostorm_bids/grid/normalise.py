@@ -86,17 +86,18 @@ def find_statistics(
         If the series is constant, or out of float32's range.
     """
     n_values, centre, total, total_squared, minimum = 0, 0.0, 0.0, 0.0, math.inf
-    for volume in range(clock.n_volumes):
-        values = interpolate_in_time(frames, clock, [volume])[0]
-        if clip_negatives:
-            np.maximum(values, 0, out=values)
-        if volume == 0:
-            centre = float(values.mean(dtype=np.float64))
-        deviations = values - np.float64(centre)
-        n_values += values.size
-        total += float(deviations.sum())
-        total_squared += float(deviations @ deviations)
-        minimum = min(minimum, float(values.min()))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for volume in range(clock.n_volumes):
+            values = interpolate_in_time(frames, clock, [volume])[0]
+            if clip_negatives:
+                np.maximum(values, 0, out=values)
+            if volume == 0:
+                centre = float(values.mean(dtype=np.float64))
+            deviations = values - np.float64(centre)
+            n_values += values.size
+            total += float(deviations.sum())
+            total_squared += float(deviations @ deviations)
+            minimum = min(minimum, float(values.min()))
     mean = centre + total / n_values
     variance = (total_squared - total**2 / n_values) / (n_values - 1)
     if math.isfinite(variance) and variance > (MIN_RELATIVE_SD * mean) ** 2:

@@ -142,6 +142,16 @@ def test_no_mask_can_be_made_of_a_run_that_shows_no_brain(scan, value) -> None:
         make_brain_mask(open_volumes(flat))
 
 
+@pytest.mark.parametrize("bad", [(np.nan, np.nan), (np.inf, -np.inf), (1e300, 1e308)])
+def test_mask_is_made_although_some_voxels_are_not_finite(scan, bad) -> None:
+    run = scan()
+    values = np.asarray(run.bold.dataobj, dtype=np.float64)
+    expected = make_brain_mask(open_volumes(nib.Nifti1Image(values.copy(), np.eye(4))))
+    values[0, 0, 0, :2] = bad
+    found = make_brain_mask(open_volumes(nib.Nifti1Image(values, np.eye(4))))
+    np.testing.assert_array_equal(found.inside, expected.inside)
+
+
 def test_no_mask_can_be_made_of_a_run_whose_mean_was_removed() -> None:
     noise = np.random.default_rng(1).normal(size=(20, 20, 20, 9))
     residuals = nib.Nifti1Image(noise - noise.mean(axis=-1, keepdims=True), np.eye(4))
