@@ -7,10 +7,8 @@ what goes in and what comes out, not what the numbers mean.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,28 +17,25 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import torch
-from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
-from nilearn.image import resample_img
 
 from neurostorm_bids.grid.spec import GridSpec
 from neurostorm_bids.model.backbone import Backbone
 from neurostorm_bids.model.config import HeadConfig, ModelConfig, TargetSpec
 from neurostorm_bids.model.heads import build_head
 from neurostorm_bids.pretrained import Model, Provenance, save_model
+from neurostorm_bids.synthetic import (
+    Template,
+    read_brain,
+    write_confounds,
+    write_dataset_description,
+    write_image,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 N_NETWORKS = 6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Template:
-    """The brain on the grid of one output space of fMRIPrep, at 4 mm."""
-
-    space: str
-    affine: NDArray[np.float64]
-    shape: tuple[int, int, int]
 
 
 # Origins and orientations are those of fMRIPrep's outputs in these spaces.
@@ -76,16 +71,7 @@ def write_dataset(folder: Path, *, n_volumes: int = 40, seed: int = 0) -> None:
     """
     generator = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(
-        folder / "dataset_description.json",
-        {
-            "Name": "Demonstration data in fMRIPrep's form (not output of fMRIPrep)",
-            "BIDSVersion": "1.10.1",
-            "DatasetType": "derivative",
-            "GeneratedBy": [{"Name": "fMRIPrep", "Version": "25.2.0"}],
-            "License": "CC0",
-        },
-    )
+    write_dataset_description(folder, name="Demonstration data")
     participants = pd.DataFrame(
         {
             "participant_id": ["sub-01", "sub-02", "sub-03"],
@@ -93,19 +79,27 @@ def write_dataset(folder: Path, *, n_volumes: int = 40, seed: int = 0) -> None:
             "sex": ["F", "M", "F"],
         }
     )
-    participants.to_csv(folder / "participants.tsv", sep="\t", index=False)
-    brains = [_brain(template) for template in TEMPLATES]
+    write_table(folder / "participants.tsv", participants)
+    brains = [read_brain(template) for template in TEMPLATES]
     for name, repetition_time_s in RUNS:
         parts = name.split("_")
         func = folder.joinpath(*parts[:-1], "func")
         func.mkdir(parents=True, exist_ok=True)
         courses = _time_courses(n_volumes, repetition_time_s, generator=generator)
         for template, (anatomy, mask) in zip(TEMPLATES, brains, strict=True):
-            stem = func / f"{name}_space-{template.space}_res-2"
+            stem = f"{name}_space-{template.space}_res-2"
             bold = _bold(anatomy, mask, courses, generator=generator)
-            _write_image(f"{stem}_desc-preproc_bold", bold, template, repetition_time_s)
-            _write_image(f"{stem}_desc-brain_mask", mask.astype(np.uint8), template)
-        _write_confounds(func / f"{name}_desc-confounds_timeseries", n_volumes, generator)
+            write_image(
+                func / f"{stem}_desc-preproc_bold",
+                bold,
+                template,
+                task="rest",
+                repetition_time_s=repetition_time_s,
+            )
+            write_image(func / f"{stem}_desc-brain_mask", mask.astype(np.uint8), template)
+        write_confounds(
+            func / f"{name}_desc-confounds_timeseries", n_volumes=n_volumes, generator=generator
+        )
 
 
 def write_models(folder: Path, *, seed: int = 0) -> list[Path]:
@@ -155,17 +149,6 @@ def write_models(folder: Path, *, seed: int = 0) -> list[Path]:
     return folders
 
 
-def _brain(template: Template) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return intensities (X, Y, Z) and brain mask (X, Y, Z) of nilearn's template on a grid."""
-    grid = {"target_affine": template.affine, "target_shape": template.shape, "copy_header": True}
-    anatomy = resample_img(load_mni152_template(resolution=2), force_resample=True, **grid)
-    mask = resample_img(
-        load_mni152_brain_mask(resolution=2), interpolation="nearest", force_resample=True, **grid
-    )
-    intensities = np.asarray(anatomy.dataobj, dtype=np.float32)
-    return 1000 * intensities / intensities.max(), np.asarray(mask.dataobj) > 0
-
-
 def _time_courses(
     n_volumes: int, repetition_time_s: float, *, generator: np.random.Generator
 ) -> NDArray[np.float64]:
@@ -191,44 +174,6 @@ def _bold(
     bold = anatomy[..., None] * (1 + (fluctuation + noise) * mask[..., None])
     stored: NDArray[np.int16] = np.rint(bold).astype(np.int16)
     return stored
-
-
-def _write_image(
-    stem: str,
-    values: NDArray[np.int16] | NDArray[np.uint8],
-    template: Template,
-    repetition_time_s: float | None = None,
-) -> None:
-    """Write ``<stem>.nii.gz`` and its sidecar."""
-    image = nib.Nifti1Image(values, template.affine)
-    image.header.set_xyzt_units("mm", "sec")
-    image.set_sform(template.affine, code="mni")
-    image.set_qform(template.affine, code="mni")
-    sidecar: dict[str, object] = {"Type": "Brain", "Resolution": "4 mm"}
-    if repetition_time_s is not None:
-        image.header.set_zooms((*image.header.get_zooms()[:3], repetition_time_s))
-        sidecar = {
-            "RepetitionTime": repetition_time_s,
-            "SkullStripped": False,
-            "TaskName": "rest",
-            "Resolution": "4 mm",
-        }
-    nib.save(image, f"{stem}.nii.gz")
-    _write_json(Path(f"{stem}.json"), sidecar)
-
-
-def _write_confounds(stem: Path, n_volumes: int, generator: np.random.Generator) -> None:
-    """Write a confounds table of head motion, with fMRIPrep's column names."""
-    axes = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
-    motion = np.cumsum(generator.normal(scale=0.005, size=(n_volumes, len(axes))), axis=0)
-    table = pd.DataFrame(motion, columns=list(axes))
-    table["framewise_displacement"] = table.diff().abs().sum(axis=1, min_count=1)
-    table.to_csv(f"{stem}.tsv", sep="\t", index=False, na_rep="n/a")
-    _write_json(Path(f"{stem}.json"), {"framewise_displacement": {"Units": "mm"}})
-
-
-def _write_json(path: Path, content: dict[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def run(folder: Path) -> int:

@@ -32,7 +32,8 @@ MAY_IMPORT = {
     },
     "cli": {"inputs", "options", "participant"},
     "model_cli": {"model", "pretrained"},
-    "demo": {"grid", "model", "pretrained"},
+    "synthetic": set(),
+    "demo": {"grid", "model", "pretrained", "synthetic"},
     "__init__": {"predict", "pretrained"},
     "__main__": {"cli"},
 }
