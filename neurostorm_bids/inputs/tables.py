@@ -15,8 +15,10 @@ from neurostorm_bids.inputs.files import list_names
 from neurostorm_bids.inputs.tsv import Table, read_header, read_tsv
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+_LEVELS_BELOW_DERIVATIVES = 2
 
 _SPELT_OUT = re.compile(r"(participants|sessions|phenotype/[^:/]+?)(?:\.tsv)?:(.+)")
 _MAX_NAMED = 40
@@ -49,6 +51,27 @@ class _Candidate(NamedTuple):
 
     def has(self, column: str) -> bool:
         return any(column in header for header in self.headers)
+
+
+def list_table_roots(folders: Iterable[Path]) -> list[Path]:
+    """List the folders that may hold the tables of datasets, in the order to look.
+
+    Parameters
+    ----------
+    folders : what the user named and the derivatives found there.
+
+    Returns
+    -------
+    These, then the raw datasets that those of them belong to that lie in ``derivatives/``.
+    """
+    given = [folder.absolute() for folder in folders]
+    above = [
+        parent.parent
+        for folder in given
+        for parent in list(folder.parents)[:_LEVELS_BELOW_DERIVATIVES]
+        if parent.name == "derivatives"
+    ]
+    return list(dict.fromkeys([*given, *above]))
 
 
 def find_column(name: str, participants: Sequence[str], *, roots: Sequence[Path]) -> Place:

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "pretrained": {"grid", "model"},
     "predict": {"inputs", "grid", "model", "pretrained"},
     "derivatives": {"inputs", "grid", "model", "pretrained", "predict"},
+    "train": {"inputs", "grid", "model", "pretrained", "predict"},
     "options": {"inputs"},
     "participant": {
         "inputs",

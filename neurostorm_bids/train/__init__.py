@@ -1,0 +1,1 @@
+"""Training, and the evaluation that goes with it."""
