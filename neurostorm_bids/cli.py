@@ -283,7 +283,9 @@ def _print_plan(discovery: Discovery, options: ParticipantOptions) -> None:
 
     def shorten(path: Path) -> str:
         below = [path.relative_to(root) for root in roots if path.is_relative_to(root)]
-        return str(min(below, key=lambda p: len(p.parts), default=path))
+        text = str(min(below, key=lambda p: len(p.parts), default=path))
+        # Names come from strangers: nothing in them may steer the terminal.
+        return text if text.isprintable() else ascii(text)
 
     click.echo(
         f"{len(discovery.participants)} participant(s), {len(discovery.runs)} run(s) chosen:"

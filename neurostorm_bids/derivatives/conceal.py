@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from neurostorm_bids.inputs import SourceDataset
 
-# An absolute path with at least one folder in it, but not the rest of a URI or of a name.
-_FOLDERS = re.compile(r"""(?<![\w/:.~>-])/(?:[^\s/"'`,;()<>]+/)+""")
+# The folders of a path from the root, or from above here, but not the rest of a URI or of a name.
+_FOLDERS = re.compile(r"""(?<![\w/:.~>-])(?:\.\.)?/(?:[^\s/"'`,;()<>]+/)+""")
 
 
 def list_known_folders(
@@ -40,7 +40,7 @@ def list_known_folders(
 
 
 def conceal_paths(text: str, known_folders: Mapping[str, str]) -> str:
-    """Name known folders, and cut every other absolute path down to its last part."""
+    """Name known folders, and cut every other path from the root to its last part."""
     for folder in sorted(known_folders, key=len, reverse=True):
         text = re.sub(rf"(?<![\w/.~-]){re.escape(folder)}(?![\w.-])", known_folders[folder], text)
     return _FOLDERS.sub(".../", text)

@@ -130,7 +130,7 @@ def write_dataset_files(
 @contextmanager
 def _locked(output_dir: Path) -> Iterator[None]:
     """Hold the lock of an output folder; the system releases it when the process dies."""
-    lock = FileLock(output_dir / LOCK, timeout=LOCK_TIMEOUT_S, mode=0o666)
+    lock = FileLock(output_dir / LOCK, timeout=LOCK_TIMEOUT_S, mode=0o664)
     with explain_write_errors(output_dir / LOCK):
         try:
             lock.acquire()

@@ -27,7 +27,7 @@ IGNORED = (
 )
 
 PARTICIPANTS_DECLARED = {
-    "Description": "Participants with at least one run that neurostorm-bids was asked to read.",
+    "Description": "Participants that neurostorm-bids was asked to read.",
     "participant_id": {"Description": "The participant's label, as in the source dataset."},
 }
 
@@ -57,7 +57,7 @@ from pathlib import Path
 
 import pandas as pd
 
-paths = sorted(Path(".").glob("sub-*/**/*_desc-scan_embedding.tsv"))
+paths = sorted(Path(".").glob("sub-*/**/*_desc-scan*_embedding.tsv"))
 embeddings = pd.concat({path.name: pd.read_csv(path, sep="\\t") for path in paths})
 
 paths = sorted(Path(".").glob("sub-*/**/*_predictions.tsv"))

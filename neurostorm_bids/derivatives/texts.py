@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -15,9 +17,10 @@ def format_json(content: object) -> str:
 
 
 def to_plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options as JSON and TOML can write them: tuples as lists, and as text what is left.
+    """Return options as JSON and TOML can write them.
 
-    That is paths, for instance, and numbers that are not finite.
+    Tuples become lists, paths absolute, and whatever else there is text, numbers that are not
+    finite among it.
     """
 
     def plain(value: object) -> object:
@@ -25,6 +28,8 @@ def to_plain(options: Mapping[str, Any]) -> dict[str, Any]:
             return to_plain(value)
         if isinstance(value, list | tuple):
             return [plain(item) for item in value]
+        if isinstance(value, Path):
+            return os.path.abspath(value)  # noqa: PTH100 - Path keeps the dots in a/../b
         if isinstance(value, float) and not math.isfinite(value):
             return str(value)
         return value if isinstance(value, str | int | float | None) else str(value)

@@ -245,3 +245,9 @@ def test_clips_cover_the_run_and_average_to_it(made, model):
         prediction.embedding, prediction.clip_embeddings.mean(axis=0), rtol=1e-4, atol=1e-6
     )
     assert any("mask" in warning for warning in prediction.series.warnings)
+
+
+def test_a_dry_run_prints_no_control_characters_of_a_file_name(dataset, tmp_path, capsys):
+    (dataset / "sub-01" / "func" / f"sub-01_task-\x1b[31m\n_{BOLD[8:]}.nii.gz").touch()
+    assert call(dataset, tmp_path / "out", "--dry-run") == 0
+    assert "\x1b" not in capsys.readouterr().out

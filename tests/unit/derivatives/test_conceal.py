@@ -26,6 +26,8 @@ KNOWN = {"/scratch/jdoe/prep": "<fmriprep>", "/scratch/jdoe/out": "<output>", "/
         ("/scratch/jdoe/prep2/sub-01", ".../sub-01"),
         ("'/scratch/jdoe/other/model.ckpt'", "'.../model.ckpt'"),
         ("/home/jdoe/models/base", "~/models/base"),
+        ("../../jdoe/models/base", ".../base"),
+        ("models/base", "models/base"),
         ("a=/scratch/jdoe/x,b", "a=.../x,b"),
         ("hf://owner/repo/file@main", "hf://owner/repo/file@main"),
         ("https://doi.org/10.1/x", "https://doi.org/10.1/x"),
