@@ -98,8 +98,9 @@ def draw_mask(units: Tensor, *, ratio: float, n_clips: int, generator: Generator
     Parameters
     ----------
     units : Tensor of int64, shape (X', Y', Z', T'), from `number_units`.
-    ratio : share of the units to mask, between 0 and 1; rounded to whole units, at least one.
-        Where units differ in size, as regions do, the share of the tokens varies around it.
+    ratio : share of the units to mask, between 0 and 1; rounded to whole units, of which one at
+        least is masked and one is not. Where units differ in size, as regions do, the share of the
+        tokens varies around it.
     n_clips : clips to draw for.
     generator : source of randomness; the same state gives the same mask on every device of `units`.
 
@@ -110,16 +111,17 @@ def draw_mask(units: Tensor, *, ratio: float, n_clips: int, generator: Generator
     Raises
     ------
     UsageError
-        If the ratio is not between 0 and 1, or no token may be masked.
+        If the ratio is not between 0 and 1, or there are fewer than two units.
     """
     n_units = int(units.max()) + 1
-    if not 0 < ratio < 1 or n_units == 0:
+    if not 0 < ratio < 1 or n_units < 2:  # noqa: PLR2004
         raise UsageError(
-            f"Expected a mask ratio between 0 and 1 and units to mask, found {ratio} of {n_units} "
-            "units. Give another ratio or, if no token belongs to a region, another atlas."
+            f"Expected a mask ratio between 0 and 1 of two or more units, found {ratio} of "
+            f"{n_units}. Give another ratio or, where units are too few, another mask or atlas."
         )
+    n_drawn = min(max(1, round(ratio * n_units)), n_units - 1)
     keys = torch.rand(n_clips, n_units, generator=generator, device=generator.device)
-    drawn = keys.topk(max(1, round(ratio * n_units))).indices
+    drawn = keys.topk(n_drawn).indices
     is_drawn = torch.zeros(n_clips, n_units + 1, dtype=torch.bool, device=drawn.device)
     is_drawn.scatter_(1, drawn, value=True)
     return is_drawn.to(units.device)[:, units]  # unit -1 reads the last column, never drawn

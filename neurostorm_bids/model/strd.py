@@ -36,7 +36,7 @@ class StrdConfig:
     Attributes
     ----------
     kind : how the probability follows from the tokens; see the module.
-    rate : mean share of the tokens to drop; ``redundant`` only.
+    rate : mean share of a batch's tokens that every layer drops; ``redundant`` only.
     space_span, time_span : sides of a token's neighbourhood, in tokens along each spatial axis and
         in volumes: neighbours lie within half of it on either side.
     """
@@ -107,7 +107,12 @@ def find_drop_probability(h: Tensor, window: Size4, *, config: StrdConfig) -> Te
     with torch.autocast(h.device.type, enabled=False):
         tokens = h.to(torch.promote_types(h.dtype, torch.float32))
         measured = torch.cat([measure(part, neighbours) for part in tokens.tensor_split(n_chunks)])
-    return measured if config.kind == "published" else _rank_to_rate(measured, config.rate)
+    if config.kind == "published":
+        return measured
+    probability = torch.zeros_like(measured)
+    is_token = tokens.any(-1)  # a Mamba layer makes zeros of padding, which has nothing to drop
+    probability[is_token] = _rank_to_rate(measured[is_token], config.rate)
+    return probability
 
 
 def score_published(h: Tensor, neighbours: Neighbours) -> Tensor:
@@ -137,27 +142,24 @@ def measure_redundancy(h: Tensor, neighbours: Neighbours) -> Tensor:
     is the mean of the likeness to the most similar neighbour in space and to that in time.
     """
     energy = h.square().sum(-1)
-    tiny = torch.finfo(h.dtype).tiny  # two tokens of zeros are alike
     both = energy.unsqueeze(-1) + energy.unsqueeze(-2)
-    likeness = (2 * (h @ h.mT) + tiny).div_(both + tiny).clamp_(0, 1)
+    likeness = (2 * (h @ h.mT)).div_(both.clamp(min=torch.finfo(h.dtype).tiny)).clamp_(0, 1)
     most = (likeness * neighbours.space).amax(-1) + (likeness * neighbours.time).amax(-1)
     n_sets = int(neighbours.space.any()) + int(neighbours.time.any())
     return most / max(1, n_sets)
 
 
 def _rank_to_rate(redundancy: Tensor, rate: float) -> Tensor:
-    """Turn redundancy into a probability that rises with its rank and is `rate` on average.
+    """Turn redundancy (n,) into a probability that rises with its rank and is `rate` on average.
 
     It is linear in the rank, from 0 to twice the rate (above a half, from where it ends at 1);
     tokens as redundant as each other share the middle of their ranks.
     """
-    values = redundancy.flatten().contiguous()
-    ordered = values.sort().values
-    below = torch.searchsorted(ordered, values)
-    not_above = torch.searchsorted(ordered, values, right=True)
-    rank = (below + not_above).to(redundancy.dtype) / (2 * len(values))
-    probability = 2 * rate * rank if rate <= 0.5 else 1 - 2 * (1 - rate) * (1 - rank)  # noqa: PLR2004
-    return probability.view(redundancy.shape)
+    ordered = redundancy.sort().values
+    below = torch.searchsorted(ordered, redundancy)
+    not_above = torch.searchsorted(ordered, redundancy, right=True)
+    rank = (below + not_above).to(redundancy.dtype) / max(1, 2 * len(redundancy))
+    return 2 * rate * rank if rate <= 0.5 else 1 - 2 * (1 - rate) * (1 - rank)  # noqa: PLR2004
 
 
 def _drop_output(
