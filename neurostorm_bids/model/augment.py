@@ -5,6 +5,7 @@ Everything runs on the device of the clips, for a whole batch at once.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ from neurostorm_bids.model.fields import check_real
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-_SMOOTHING_TAPS = 4
-"""Voxels on either side that smoothing reads; 4 deviations of the widest kernel, at least."""
+_KERNEL_DEVIATIONS = 4
+"""Deviations of a smoothing kernel after which it is cut off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class AugmentConfig:
             ("max_scaling", 0.9),
             ("noise_sd", 1e6),
             ("noise_probability", 1.0),
-            ("max_smoothing_voxels", _SMOOTHING_TAPS / 4),
+            ("max_smoothing_voxels", 16.0),
             ("smoothing_probability", 1.0),
         ):
             check_real(self, name, low=0.0, high=high)
@@ -147,13 +148,14 @@ def smooth_clips(clips: Tensor, sd_voxels: Tensor) -> Tensor:
     Parameters
     ----------
     clips : Tensor, shape (B, C, X, Y, Z, T)
-    sd_voxels : Tensor, shape (B, 3), deviation of the kernel along X, Y, Z, up to 1; 0 for none.
+    sd_voxels : Tensor, shape (B, 3), deviation of the kernel along X, Y, Z; 0 for none.
     """
     chosen = sd_voxels.amax(1) > 0
     if not bool(chosen.any()):
         return clips
     smoothed = clips[chosen]
-    offsets = torch.arange(-_SMOOTHING_TAPS, _SMOOTHING_TAPS + 1, device=clips.device)
+    reach = math.ceil(_KERNEL_DEVIATIONS * float(sd_voxels.max()))
+    offsets = torch.arange(-reach, reach + 1, device=clips.device)
     for axis in range(3):
         sd = sd_voxels[chosen, axis].clamp(min=1e-3).unsqueeze(1)
         kernel = torch.softmax(-0.5 * (offsets / sd).square(), dim=1).to(clips.dtype)  # (b, taps)

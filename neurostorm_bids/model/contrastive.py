@@ -1,9 +1,9 @@
 """Contrastive objectives: two views of one thing attract, those of different things repel.
 
 Each takes two views, `a` and `b`, of N clips as vectors (N, D). On several processes, gather the
-views and their numbers first, with gradients (``torch.distributed.nn.functional.all_gather``), and
-let every process compute the loss of all of them: averaged over processes, as data-parallel
-training does, the gradient is then that of one process with the whole batch.
+views and their numbers first, by an all-gather whose gradients are summed over processes, and let
+every process compute the loss of all of them: averaged over processes, as data-parallel training
+does, the gradient is then that of one process with the whole batch.
 """
 
 from __future__ import annotations
