@@ -126,14 +126,14 @@ def write_models(folder: Path, *, seed: int = 0) -> list[Path]:
         patch_size=(6, 6, 6, 1),
         last_layer_full_msa=True,
     )
-    targets = (
-        (TargetSpec(name="sex", kind="classification", classes=("F", "M")), "v1"),
-        (TargetSpec(name="age", kind="regression", unit="years", mean=40.0, sd=15.0), "regression"),
-    )
+    sex = TargetSpec(name="sex", kind="classification", classes=("F", "M"))
+    age = TargetSpec(name="age", kind="regression", unit="years", mean=40.0, sd=15.0)
     folders = []
-    for target, version in targets:
+    for target, head in (
+        (sex, HeadConfig(version="v1", n_outputs=1)),
+        (age, HeadConfig(version="regression", n_outputs=1)),
+    ):
         torch.manual_seed(seed)
-        head = HeadConfig(version=version, n_outputs=1)
         backbone = Backbone(config)
         model = Model(
             config=config,
@@ -189,7 +189,8 @@ def _bold(
     fluctuation = 0.02 * courses[slab][None, :, None, :]  # (1, Y, 1, T)
     noise = 0.01 * generator.standard_normal((*anatomy.shape, courses.shape[1]), dtype=np.float32)
     bold = anatomy[..., None] * (1 + (fluctuation + noise) * mask[..., None])
-    return np.clip(np.rint(bold), 0, None).astype(np.int16)
+    stored: NDArray[np.int16] = np.rint(bold).astype(np.int16)
+    return stored
 
 
 def _write_image(

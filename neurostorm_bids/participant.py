@@ -37,10 +37,10 @@ from neurostorm_bids.predict import choose_device, predict_series
 from neurostorm_bids.pretrained import load_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from neurostorm_bids.inputs import BoldRun, Discovery
-    from neurostorm_bids.options import ParticipantOptions
+    from neurostorm_bids.options import ParticipantOptions, TargetScale
     from neurostorm_bids.pretrained import Model
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def run_participant_level(options: ParticipantOptions) -> int:
     if not options.models:
         raise UsageError(
             "No model is given. Give --model with a model folder, a published .ckpt file, "
-            "hf://owner/repo/file@revision, or a name that `neurostorm-model list` shows."
+            "hf://owner/repo/file@revision, or a name that `neurostorm-model show` lists."
         )
     discovery = discover(options)
     datasets = list({run.dataset.path: run.dataset for run in discovery.runs}.values())
@@ -282,23 +282,39 @@ def _load_models(options: ParticipantOptions) -> tuple[Model, ...]:
     device = choose_device(options.device)
     torch.set_num_threads(options.threads_per_run)
     models = tuple(load_model(name) for name in options.models)
-    scales = {scale.name: scale for scale in options.target_scales}
-    predicted = {model.target.name for model in models if model.target is not None}
-    if unknown := sorted(scales.keys() - predicted):
-        raise UsageError(
-            f"--target-scale names {', '.join(unknown)}, which no model given predicts. The models "
-            f"predict: {', '.join(sorted(predicted)) or 'nothing'}."
-        )
+    _scale_targets(models, {scale.name: scale for scale in options.target_scales})
     for model in models:
-        if model.target is not None and model.target.name in scales:
-            scale = scales[model.target.name]
-            model.target = replace(
-                model.target, mean=scale.mean, sd=scale.sd, unit=scale.unit or model.target.unit
-            )
         model.backbone.to(device)
         if model.head is not None:
             model.head.to(device)
     return models
+
+
+def _scale_targets(models: Sequence[Model], scales: Mapping[str, TargetScale]) -> None:
+    """Give regression targets the mean and SD from the command line; tell which have none."""
+    targets = {
+        m.target.name: m.target for m in models if m.target and m.target.kind == "regression"
+    }
+    if unknown := sorted(scales.keys() - targets.keys()):
+        raise UsageError(
+            f"--target-scale names {', '.join(unknown)}, a value that no model given predicts. "
+            f"The models predict these values: {', '.join(sorted(targets)) or 'none'}."
+        )
+    for model in models:
+        if model.target is None or model.target.kind != "regression":
+            continue
+        if scale := scales.get(model.target.name):
+            model.target = replace(
+                model.target, mean=scale.mean, sd=scale.sd, unit=scale.unit or model.target.unit
+            )
+        elif model.target.mean is None:
+            logger.warning(
+                "%s does not hold the mean and SD of %s: its predictions are z-scores. Give them "
+                "with --target-scale %s=MEAN,SD,UNIT",
+                model.provenance.name,
+                model.target.name,
+                model.target.name,
+            )
 
 
 def _hash(run: BoldRun, model: Model) -> str:
@@ -307,7 +323,8 @@ def _hash(run: BoldRun, model: Model) -> str:
         {
             "version": __version__,
             "model": model.provenance.sha256,
-            "model_notes": list(model.provenance.notes),
+            "config": model.config.to_dict(),
+            "head": model.head_config.to_dict() if model.head_config else None,
             "target": model.target.to_dict() if model.target else None,
             "grid": model.grid.to_dict(),
             "bold": fingerprint_file(run.path),

@@ -44,11 +44,12 @@ the grid, the preparation step by step, and declares every column.
 | `*_desc-scan_embedding.tsv` | 1, the run | one per feature: `dim000`, `dim001`, ... |
 | `*_desc-clip_embedding.tsv` | one per clip | `onset`, `duration`, then the features |
 | `*_desc-<target>_predictions.tsv` | one per clip, then the run's (`level` is `clip` or `run`) | \
-`onset`, `duration`, `level`, `label` and `probability_<class>` or `value`, `spread` over clips |
+`onset`, `duration`, `level`, then `label` and `probability_<class>`, or `value`; `spread` |
 
 Where several models were run in one call, `scan` and `clip` carry the model's label
 (`desc-scanBase`). Where the source is not `desc-preproc`, its own `desc` comes first
-(`desc-denoisedScan`). Onsets and durations are in seconds; what is missing is written `n/a`.
+(`desc-denoisedScan`). Where a model's file does not say the unit of its target, `value` is called
+`zscore`. Onsets and durations are in seconds; what is missing is written `n/a`.
 
 ## Reading them
 

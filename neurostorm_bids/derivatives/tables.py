@@ -117,7 +117,7 @@ def tabulate_predictions(prediction: RunPrediction) -> list[Column]:
         unit = _name_unit(target)
         values = [
             Column(
-                name="value",
+                name="value" if target.mean is not None else "zscore",
                 cells=outputs[:, 0],
                 description=f"Predicted {target.name}.",
                 unit=unit,

@@ -104,12 +104,12 @@ def make_brain_mask(run: Volumes) -> BrainMask:
 
     logger.info("Making a brain mask for %s", run.name)
     total = np.zeros(math.prod(run.shape), dtype=np.float64)
-    for volume in run.read():
-        total += volume
-    mean = np.nan_to_num(total / run.n_volumes, posinf=0, neginf=0).astype(np.float32)
-    image = nib.Nifti1Image(  # type: ignore[no-untyped-call]
-        mean.reshape(run.shape, order="F"), run.affine
-    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        for volume in run.read():
+            total += volume
+        mean = (total / run.n_volumes).astype(np.float32)
+    mean = np.nan_to_num(mean, posinf=0, neginf=0)
+    image = nib.Nifti1Image(mean.reshape(run.shape, order="F"), run.affine)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an empty mask is an error below
@@ -117,7 +117,7 @@ def make_brain_mask(run: Volumes) -> BrainMask:
     except (ValueError, IndexError) as err:
         raise _no_brain_seen(run) from err
     inside = np.asarray(mask.dataobj) > 0
-    if not inside.any():
+    if mean.min() == mean.max() or not inside.any():
         raise _no_brain_seen(run)
     doubt = (
         "No brain mask was given; one was made from the run's mean over time (compute_epi_mask of "

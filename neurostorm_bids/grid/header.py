@@ -50,7 +50,7 @@ def find_doubts(image: SpatialImage) -> tuple[str, ...]:
         return ()
     try:
         sform, qform = header.get_sform(), header.get_qform()
-    except HeaderDataError as err:
+    except (HeaderDataError, ValueError) as err:
         return (f"The header's qform is damaged ({err}); its sform was used.",)
     if np.linalg.det(sform) * np.linalg.det(qform) > 0:
         return ()

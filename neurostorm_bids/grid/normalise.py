@@ -85,23 +85,23 @@ def find_statistics(
     DataError
         If the series is constant, or out of float32's range.
     """
-    centre = float(frames[0].mean(dtype=np.float64))
-    n_values, total, total_squared, minimum = 0, 0.0, 0.0, math.inf
-    for volume in range(clock.n_volumes):
-        values = interpolate_in_time(frames, clock, [volume])[0]
-        if clip_negatives:
-            np.maximum(values, 0, out=values)
-        deviations = values - np.float64(centre)
-        n_values += values.size
-        total += float(deviations.sum())
-        total_squared += float(deviations @ deviations)
-        minimum = min(minimum, float(values.min(initial=np.inf)))
-    if n_values > 1:
-        mean = total / n_values
-        sd = math.sqrt(max(total_squared - n_values * mean**2, 0.0) / (n_values - 1))
-        mean += centre
-        if math.isfinite(sd) and sd > MIN_RELATIVE_SD * abs(mean):
-            return Statistics(mean=mean, sd=sd, minimum=minimum, n_values=n_values)
+    n_values, centre, total, total_squared, minimum = 0, 0.0, 0.0, 0.0, math.inf
+    with np.errstate(over="ignore", invalid="ignore"):
+        for volume in range(clock.n_volumes):
+            values = interpolate_in_time(frames, clock, [volume])[0]
+            if clip_negatives:
+                np.maximum(values, 0, out=values)
+            if volume == 0:
+                centre = float(values.mean(dtype=np.float64))
+            deviations = values - np.float64(centre)
+            n_values += values.size
+            total += float(deviations.sum())
+            total_squared += float(deviations @ deviations)
+            minimum = min(minimum, float(values.min()))
+    mean = centre + total / n_values
+    variance = (total_squared - total**2 / n_values) / (n_values - 1)
+    if math.isfinite(variance) and variance > (MIN_RELATIVE_SD * mean) ** 2:
+        return Statistics(mean=mean, sd=math.sqrt(variance), minimum=minimum, n_values=n_values)
     raise DataError(
         f"The brain of {name} holds no signal: expected values that vary, found {n_values} values "
         f"around {centre:g} that are constant or beyond range. Check the preprocessing."

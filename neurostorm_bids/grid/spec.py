@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_VOXELS_PER_AXIS = 512
+MIN_REPETITION_TIME_S = 0.01
 MAX_REPETITION_TIME_S = 60.0
 MIN_VOXEL_VOLUME_MM3 = 1e-6
 
@@ -180,10 +181,10 @@ def _check_affine(affine: object) -> Affine:
 def _check_clock(repetition_time_s: object) -> float:
     is_number = isinstance(repetition_time_s, Real) and not isinstance(repetition_time_s, bool)
     seconds = float(cast("float", repetition_time_s)) if is_number else math.nan
-    if not 0 < seconds <= MAX_REPETITION_TIME_S:
+    if not MIN_REPETITION_TIME_S <= seconds <= MAX_REPETITION_TIME_S:
         raise DataError(
-            "The repetition time of a grid is a number of seconds above 0 and up to "
-            f"{MAX_REPETITION_TIME_S:g}; found {repetition_time_s!r}. "
+            f"The repetition time of a grid is {MIN_REPETITION_TIME_S:g} to "
+            f"{MAX_REPETITION_TIME_S:g} seconds; found {repetition_time_s!r}. "
             "Take the grid from the model's own config.json."
         )
     return seconds

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import zipfile
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-MAX_PICKLE_BYTES = 64 * 2**20
+MAX_PICKLE_BYTES = 16 * 2**20
 """A published checkpoint's pickle takes well under 1 MiB; its tensors lie outside of it."""
 
 _DTYPES = {
@@ -34,6 +35,16 @@ _DTYPES = {
     "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16,
 }
+
+# What zipfile raises for one that is damaged, depending on where.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    EOFError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
 
 
 class Storage(NamedTuple):
@@ -101,9 +112,8 @@ class _InertUnpickler(pickle._Unpickler):  # noqa: SLF001
             return self._describe_tensor
         if module == "torch._utils" and name == "_rebuild_parameter":
             return self._unwrap_parameter
-        base = _InertDict if (module, name) == ("collections", "OrderedDict") else Inert
-        # A class of its own for each name: a pickle can set attributes on what it is handed.
-        return type(name, (base,), {})
+        # Handing out classes does no harm: what a pickle may do to one lacks its `self` and fails.
+        return _InertDict if (module, name) == ("collections", "OrderedDict") else Inert
 
     def persistent_load(self, pid: Any) -> Storage:  # noqa: ANN401 - as in pickle
         if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage":  # noqa: PLR2004
@@ -188,16 +198,14 @@ class TorchFile:
         return tensor.to(torch.float32).clone(memory_format=torch.contiguous_format)
 
     def _open(self) -> zipfile.ZipFile:
-        if not zipfile.is_zipfile(self._path):
-            raise DataError(
-                f"{self._path} is not a zip archive of PyTorch. It may be damaged, cut off by a "
-                "broken download, or written by PyTorch before 1.6. Fetch it again; write an old "
-                "file anew, where you trust it, with torch.save(torch.load(FILE), NEW_FILE)."
-            )
         try:
             return zipfile.ZipFile(self._path)
-        except (zipfile.BadZipFile, NotImplementedError, ValueError) as err:
-            raise self._error(f"a damaged table of contents ({err})") from err
+        except _ZIP_ERRORS as err:
+            raise DataError(
+                f"{self._path} is not a zip archive of PyTorch ({err}). It may be damaged, cut off "
+                "by a broken download, or written by PyTorch before 1.6. Fetch it again; write an "
+                "old file anew, where you trust it, with torch.save(torch.load(FILE), NEW_FILE)."
+            ) from err
 
     def _check_members(self) -> None:
         """Index the members by their name below the archive's one folder; check their sizes."""
@@ -237,7 +245,7 @@ class TorchFile:
     def _read(self, member: zipfile.ZipInfo) -> bytes:
         try:
             return self._zip.read(member)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as err:
+        except _ZIP_ERRORS as err:
             raise self._error(f"a damaged member {member.filename!r} ({err})") from err
 
     def _error(self, found: str) -> DataError:

@@ -199,7 +199,7 @@ def test_a_call_without_a_model_says_what_to_give(made, tmp_path, capsys):
 def test_a_target_scale_for_no_model_is_refused(made, model, tmp_path, capsys):
     arguments = ["--model", model, "--target-scale", "iq=100,15"]
     assert call(made / "fmriprep", tmp_path / "out", *arguments) == 2
-    assert "predict: age" in capsys.readouterr().err
+    assert "these values: age" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

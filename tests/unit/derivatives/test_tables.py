@@ -118,12 +118,12 @@ def test_a_value_stands_in_the_targets_unit(make_prediction, age):
 
 
 @pytest.mark.parametrize(
-    ("changes", "unit"),
-    [({"unit": "years"}, "z-score"), ({"mean": 1.0, "sd": 2.0}, "arbitrary")],
+    ("changes", "column", "unit"),
+    [({"unit": "years"}, "zscore", "z-score"), ({"mean": 1.0, "sd": 2.0}, "value", "arbitrary")],
 )
-def test_without_mean_and_deviation_a_value_is_a_z_score(make_prediction, changes, unit):
+def test_without_mean_and_deviation_a_value_is_a_z_score(make_prediction, changes, column, unit):
     target = TargetSpec(name="age", kind="regression", **changes)
-    assert declared(tabulate_predictions(make_prediction(target)), "value")["Units"] == unit
+    assert declared(tabulate_predictions(make_prediction(target)), column)["Units"] == unit
 
 
 def test_the_row_of_the_run_spans_it(make_prediction, age):
