@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "inputs": set(),
     "grid": {"inputs"},
     "model": set(),
+    "train": {"grid", "model"},
     "pretrained": {"grid", "model"},
     "predict": {"inputs", "grid", "model", "pretrained"},
     "derivatives": {"inputs", "grid", "model", "pretrained", "predict"},
