@@ -1,6 +1,8 @@
 """Many runs into a store: what is done stays, what fails is told, the others go on."""
 
 import json
+import sys
+from subprocess import PIPE, Popen
 
 import nibabel as nib
 import numpy as np
@@ -146,6 +148,19 @@ def test_a_killed_worker_takes_no_other_call_with_it():
     assert isinstance(outcomes[1].error, TemporaryError)
     assert "want of memory" in str(outcomes[1].error)
     assert isinstance(outcomes[3].error, ZeroDivisionError)
+
+
+def test_workers_end_when_the_process_that_started_them_is_killed():
+    work = "print('at work', flush=True) or __import__('time').sleep(300)"
+    script = (
+        "from neurostorm_bids.grid.prepare import call_each\n"
+        f"list(call_each(eval, [{work!r}], n_workers=1))"
+    )
+    with Popen([sys.executable, "-c", script], stdout=PIPE) as parent:
+        assert parent.stdout.readline() == b"at work\n"
+        parent.kill()
+        # A worker that lived on would hold the pipe open.
+        assert parent.communicate(timeout=100)[0] == b""
 
 
 def test_no_calls_have_no_outcomes():
