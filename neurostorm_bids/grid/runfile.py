@@ -106,8 +106,9 @@ def open_tensors(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="numpy") as file:
             yield file
     except _DAMAGED as err:
+        found = str(err).rstrip(".")
         raise DataError(
-            f"{path} is not a stored run that can be read: {err}. It is damaged, cut short or from "
+            f"{path} is not a stored run that can be read: {found}. It is damaged, cut short or from "
             "another version. Delete it and prepare the run again."
         ) from err
     except OSError as err:
