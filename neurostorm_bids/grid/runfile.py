@@ -108,8 +108,8 @@ def open_tensors(path: Path) -> Iterator[Any]:
     except _DAMAGED as err:
         found = str(err).rstrip(".")
         raise DataError(
-            f"{path} is not a stored run that can be read: {found}. It is damaged, cut short or from "
-            "another version. Delete it and prepare the run again."
+            f"{path} is not a stored run that can be read: {found}. It is damaged, cut short or "
+            "from another version. Delete it and prepare the run again."
         ) from err
     except OSError as err:
         raise ReadError(f"Reading {path} failed: {err}. Check its permissions and disk.") from err
