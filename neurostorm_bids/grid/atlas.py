@@ -38,7 +38,7 @@ MAX_LABEL = 2**24
 _TIE_BREAK_MM = (3e-3, 2e-3, 1e-3)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Atlas:
     """A parcellation of the brain in a standard space.
 
