@@ -16,6 +16,8 @@ from neurostorm_bids.model.block import Block
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import Tensor
+
     from neurostorm_bids.train.options import TrainOptions
 
 
@@ -82,6 +84,16 @@ def is_on_any(fabric: Fabric, *, value: bool) -> bool:
         return value
     flag = torch.tensor(float(value), device=fabric.device)
     return bool(torch.as_tensor(fabric.all_reduce(flag, reduce_op="sum")) > 0)
+
+
+def gather_rows(fabric: Fabric, rows: Tensor) -> Tensor:
+    """Join the rows of all processes, in the order of their ranks; all of them have to take part.
+
+    Gradients flow back to each process's own rows, summed over processes.
+    """
+    if fabric.world_size == 1:
+        return rows
+    return torch.as_tensor(fabric.all_gather(rows, sync_grads=True)).flatten(0, 1)
 
 
 def end_helper(fabric: Fabric) -> None:

@@ -102,8 +102,7 @@ class Training:
         Before the first update, this says where the training starts from.
         """
         order, progress = self.validation.order, self.state.progress
-        n_clips = min(order.samples_per_epoch, self.options.evaluation_clips)
-        n_batches = math.ceil(n_clips / self.options.batch_size)
+        n_batches = self.options.count_evaluation_batches(order.samples_per_epoch)
         average = self.state.average
         sums: dict[str, float] = {}
         with (

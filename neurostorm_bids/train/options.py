@@ -123,6 +123,10 @@ class TrainOptions:
             return self.max_steps
         return math.ceil(self.max_epochs * samples_per_epoch / self.batch_size)
 
+    def count_evaluation_batches(self, samples_per_epoch: int) -> int:
+        """Return the batches of an evaluation on data with so many samples per epoch."""
+        return math.ceil(min(self.evaluation_clips, samples_per_epoch) / self.batch_size)
+
     def find_share(self, n_processes: int) -> int:
         """Return the samples of each batch that one of so many processes works on."""
         if self.batch_size % n_processes:

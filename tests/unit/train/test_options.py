@@ -47,6 +47,11 @@ def test_epochs_become_steps_and_the_last_one_is_whole():
     assert TrainOptions(max_epochs=3, batch_size=4, max_steps=5).count_steps(10) == 5
 
 
+def test_an_evaluation_is_bounded_and_in_whole_batches():
+    options = TrainOptions(batch_size=4, evaluation_clips=10)
+    assert [options.count_evaluation_batches(n) for n in (1, 5, 1000)] == [1, 2, 3]
+
+
 def test_a_batch_is_shared_out_evenly_or_not_at_all():
     assert TrainOptions(batch_size=12).find_share(4) == 3
     with pytest.raises(UsageError, match="multiple of 5"):

@@ -94,3 +94,14 @@ def test_when_one_process_is_asked_to_end_both_do_and_torchrun_goes_on(run, alon
     assert resumed.returncode == 0, resumed.stderr
     assert read_losses(tmp_path) == pytest.approx(read_losses(alone[0]), rel=1e-5)
     assert_same(read_weights_of(tmp_path, 0), read_weights_of(tmp_path, 1))
+
+
+def test_two_processes_contrast_the_clips_of_both(tiny, run, tmp_path):
+    alone, _ = tiny.train_jointly(tmp_path / "alone", max_steps=6)
+    done = run(tmp_path / "two", joint=True, devices=2, max_steps=6)
+    assert done.returncode == 0, done.stderr
+    rows = read_table(tmp_path / "two" / "training.csv")
+    assert rows[-1].keys() >= {"mae", "contrastive", "contrastive_instance", "contrastive_local"}
+    for one, both in zip(alone.training, rows, strict=True):
+        assert both == pytest.approx(one, rel=1e-5, abs=1e-6)
+    assert read_losses(tmp_path / "two") == pytest.approx(read_losses(tmp_path / "alone"), rel=1e-4)

@@ -3,7 +3,8 @@
 As a script: ``python tiny_training.py FOLDER JSON``, where JSON holds changed options and
 
 - ``end``: a signal, the call of the objective at which a process sends it to itself, and the rank;
-- ``crowded``: the rank of a process whose device has room for one sample at once.
+- ``crowded``: the rank of a process whose device has room for one sample at once;
+- ``joint``: true for the joint training of real, but small, networks.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +21,33 @@ import torch
 from torch import nn
 
 from neurostorm_bids.errors import UserError
+from neurostorm_bids.model.augment import AugmentConfig
+from neurostorm_bids.model.autoencoder import MaskedAutoencoder
+from neurostorm_bids.model.config import ModelConfig
+from neurostorm_bids.model.masking import MaskScheme
 from neurostorm_bids.train.clips import ClipDataset
-from neurostorm_bids.train.devices import start_fabric
+from neurostorm_bids.train.devices import gather_rows, start_fabric
 from neurostorm_bids.train.fit import fit
+from neurostorm_bids.train.networks import JointNetwork
+from neurostorm_bids.train.objectives import Contrasting, MaskedReconstruction, WeightedSum
 from neurostorm_bids.train.options import TrainOptions
 from neurostorm_bids.train.sampling import Purpose, SampleOrder, TrainingRun
 from neurostorm_bids.train.step import Loss
 
 CLIP_LENGTH = 5
-SHAPE = (4, 3, 2)
+SHAPE = (4, 4, 4)
+CONFIG = ModelConfig(
+    img_size=(*SHAPE, CLIP_LENGTH),
+    embed_dim=4,
+    depths=(1, 1),
+    window_size=(2, 2, 2, 2),
+    first_window_size=(2, 2, 2, 2),
+    patch_size=(2, 2, 2, 1),
+    last_layer_full_msa=True,
+    d_state=2,
+)
+SCHEME = MaskScheme(space="random", time="random")
+AUGMENT = AugmentConfig(noise_probability=1.0)
 
 
 class FakeRun:
@@ -127,6 +147,26 @@ def make_options(**changes):
     return TrainOptions(**{**defaults, **changes})
 
 
+def train_jointly(folder, **changes):
+    """Train a small masked autoencoder that also tells participants and clips apart."""
+    options = make_options(**changes)
+    fabric = start_fabric(options)
+    gather = partial(gather_rows, fabric)
+    model = JointNetwork(MaskedAutoencoder(CONFIG, scheme=SCHEME), gather=gather)
+    mae = MaskedReconstruction(CONFIG, scheme=SCHEME, ratio=0.5, augment=AUGMENT)
+    contrastive = Contrasting(augment=AUGMENT, gather=gather)
+    result = fit(
+        fabric,
+        model,
+        WeightedSum({"mae": (1.0, mae), "contrastive": (0.5, contrastive)}),
+        train=make_dataset(make_runs(range(1, 5)), clips_per_sample=2),
+        validation=make_dataset(make_runs([5, 6]), clips_per_sample=2),
+        options=options,
+        folder=folder,
+    )
+    return result, model
+
+
 def train(folder, *, objective=None, dropout=0.0, model=None, runs=None, **changes):
     """Train, and return the result and the model."""
     options = make_options(**changes)
@@ -158,7 +198,10 @@ class Crowded(nn.Module):
         return self.model(clips)
 
 
-def main(folder, end=(), crowded=None, **changes):
+def main(folder, end=(), *, crowded=None, joint=False, **changes):
+    if joint:
+        train_jointly(folder, **changes)
+        return
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     objective = Reconstruct()
     if end and end[2] == rank:
