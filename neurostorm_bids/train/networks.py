@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from neurostorm_bids.model.autoencoder import MaskedAutoencoder
 from neurostorm_bids.model.heads import EmbeddingHead, pool_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from neurostorm_bids.model.autoencoder import MaskedAutoencoder, Reconstruction
+    from neurostorm_bids.model.autoencoder import Reconstruction
     from neurostorm_bids.model.backbone import Backbone
 
     Gather = Callable[[Tensor], Tensor]
@@ -64,6 +65,16 @@ class JointNetwork(nn.Module):
             return embed(clips, backbone=backbone, head=self.head, gather=self._gather)
         reconstruction: Reconstruction = self.autoencoder(clips, mask)
         return reconstruction
+
+
+def find_parts(network: nn.Module) -> tuple[Backbone, MaskedAutoencoder | None]:
+    """Return the encoder of a network of this module, and the autoencoder if there is one."""
+    if isinstance(network, ContrastiveEncoder):
+        return network.backbone, None
+    autoencoder = network.autoencoder if isinstance(network, JointNetwork) else network
+    if not isinstance(autoencoder, MaskedAutoencoder):
+        raise TypeError(f"expected a network to pretrain, found {type(network).__name__}")
+    return autoencoder.backbone, autoencoder
 
 
 def embed(clips: Tensor, *, backbone: Backbone, head: EmbeddingHead, gather: Gather) -> Tensor:

@@ -179,6 +179,10 @@ class WeightedSum:
         self._objectives = dict(objectives)
         self.min_samples = max(one.min_samples for _, one in self._objectives.values())
 
+    def find(self, name: str) -> Objective:
+        """Return one of the objectives by its name."""
+        return self._objectives[name][1]
+
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         """Compute the sum; its parts are those of the objectives, without their weights."""
         terms: list[Tensor] = []
