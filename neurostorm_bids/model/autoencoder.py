@@ -178,7 +178,8 @@ class MaskedAutoencoder(nn.Module):
     def _hide(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Put the scheme's learned token in place of masked tokens (B, X', Y', Z', T, E)."""
         name = _name_mask_token(self.scheme)
-        learned = self.get_parameter(name).to(tokens.dtype)
+        # Not by `get_parameter`: where devices share the weights out, it is a view of a parameter.
+        learned: Tensor = getattr(self, name).to(tokens.dtype)
         if name == "window_mask_token":
             size_x, size_y, size_z, size_t = tokens.shape[1:5]
             grid = size_x, size_y, size_z, size_t
