@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -93,7 +93,8 @@ def gather_rows(fabric: Fabric, rows: Tensor) -> Tensor:
     """
     if fabric.world_size == 1:
         return rows
-    return torch.as_tensor(fabric.all_gather(rows, sync_grads=True)).flatten(0, 1)
+    gathered: Tensor = _GatherRows.apply(rows, fabric.global_rank, fabric.world_size)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 def end_helper(fabric: Fabric) -> None:
@@ -107,6 +108,23 @@ def end_helper(fabric: Fabric) -> None:
         environment = strategy.cluster_environment
         if environment is not None and not environment.creates_processes_externally:
             raise SystemExit(0)
+
+
+class _GatherRows(torch.autograd.Function):
+    """An all-gather along the first axis; backwards, an all-reduce of which each keeps its rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, rank: int, n_processes: int) -> Tensor:  # noqa: ANN401
+        ctx.own = slice(rank * len(rows), (rank + 1) * len(rows))
+        parts = [torch.empty_like(rows) for _ in range(n_processes)]
+        torch.distributed.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total[ctx.own], None, None
 
 
 def _make_fsdp() -> FSDPStrategy:
