@@ -10,7 +10,7 @@ import torch
 
 from neurostorm_bids.errors import TemporaryError
 from neurostorm_bids.train.clips import Batch
-from neurostorm_bids.train.devices import is_on_any, is_sharded
+from neurostorm_bids.train.devices import end_helper, is_on_any, is_sharded
 from neurostorm_bids.train.sampling import Purpose
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Learner:
     fabric, model, optimizer : model and optimizer as Fabric set them up.
     objective : what for.
     clip_norm : gradients that are longer are shortened to this length.
-    micro_batch_size : samples at once; `backs off` by halves when memory runs out.
+    micro_batch_size : samples at once; halved when memory runs out.
     """
 
     def __init__(
@@ -182,6 +182,7 @@ class Learner:
         smaller = self.micro_batch_size // 2
         smallest = share // math.ceil(share / smaller) if smaller else 0
         if smallest * self._fabric.world_size < max(1, self._objective.min_samples):
+            end_helper(self._fabric)
             raise self._memory_error()
         if self._fabric.is_global_zero:
             logger.warning(

@@ -212,6 +212,17 @@ def test_a_training_in_bfloat16_keeps_its_weights_in_float32(tiny, tmp_path):
     assert result.training[-1]["loss"] < result.training[0]["loss"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "rel"),
+    [({"activation_checkpointing": True}, 1e-5), ({"precision": "bf16-mixed"}, 0.1)],
+)
+def test_real_networks_learn_the_same_in_less_memory(tiny, tmp_path, changes, rel):
+    plain, _ = tiny.train_jointly(tmp_path / "plain", max_steps=3)
+    lean, _ = tiny.train_jointly(tmp_path / "lean", max_steps=3, **changes)
+    losses = [[row["mae"] for row in result.training] for result in (plain, lean)]
+    assert losses[0] == pytest.approx(losses[1], rel=rel)
+
+
 def test_tensorboard_gets_losses_and_speed(whole):
     folder, result, _ = whole
     events = EventAccumulator(str(folder / "tensorboard"))
