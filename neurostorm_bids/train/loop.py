@@ -97,38 +97,43 @@ class Training:
         return is_time and progress.evaluated_step < progress.step
 
     def _evaluate(self, log: TrainingLog | None) -> None:
-        """Measure the loss on the same clips each time, and keep the weights if it is the lowest.
+        """Measure the loss on held-out participants, and keep the weights if it is the lowest.
 
         Before the first update, this says where the training starts from.
         """
-        order, progress = self.validation.order, self.state.progress
-        n_batches = self.options.count_evaluation_batches(order.samples_per_epoch)
-        average = self.state.average
-        sums: dict[str, float] = {}
-        with (
-            nullcontext() if average is None else average.applied(),
-            closing(self._stream(self.validation, range(n_batches))) as batches,
-        ):
-            for step, batch in enumerate(batches):
-                measured = self.learner.evaluate(batch)
-                self._check_finite(measured, order, step)
-                for name, value in measured.items():
-                    sums[name] = sums.get(name, 0.0) + value / n_batches
-                self._end_if_asked()
+        progress, average = self.state.progress, self.state.average
+        with nullcontext() if average is None else average.applied():
+            means = self._measure_validation()
+        self._end_if_asked()
         progress.evaluated_step = progress.step
-        is_best = sums["loss"] < progress.best_loss
+        is_best = means["loss"] < progress.best_loss
         if is_best:
-            progress.best_step, progress.best_loss = progress.step, sums["loss"]
+            progress.best_step, progress.best_loss = progress.step, means["loss"]
             self.state.save(self.fabric, self.folder / BEST)
         if log is not None:
-            log.add_validation({"step": progress.step, **sums})
+            log.add_validation({"step": progress.step, **means})
             logger.info(
                 "Update %d of %d: validation loss %.5g%s",
                 progress.step,
                 self.n_steps,
-                sums["loss"],
+                means["loss"],
                 ", the lowest so far" if is_best else "",
             )
+
+    def _measure_validation(self) -> dict[str, float]:
+        """Average over the same samples each time; cut short when a signal asks for the end."""
+        order = self.validation.order
+        n_batches = self.options.count_evaluation_batches(order.samples_per_epoch)
+        means: dict[str, float] = {}
+        with closing(self._stream(self.validation, range(n_batches))) as batches:
+            for step, batch in enumerate(batches):
+                measured = self.learner.evaluate(batch)
+                self._check_finite(measured, order, step)
+                for name, value in measured.items():
+                    means[name] = means.get(name, 0.0) + value / n_batches
+                if is_on_any(self.fabric, value=self.end.is_made):
+                    break
+        return means
 
     def _stream(
         self, dataset: ClipDataset, steps: range

@@ -18,6 +18,11 @@ def assert_same(a, b):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def terminate(loss):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return loss
+
+
 def die(_loss):
     raise KeyboardInterrupt
 
@@ -60,11 +65,6 @@ def test_a_training_that_was_asked_to_end_goes_on_as_if_it_had_not(tiny, whole, 
     # Calls 1 and 2 evaluate, 3 to 7 learn, 8 and 9 evaluate, …; 20 evaluates for the last time.
     folder, result, model = whole
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
-
-    def terminate(loss):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return loss
-
     objective = tiny.Meddle(tiny.Reconstruct(), at, terminate)
     with pytest.raises(TemporaryError, match="goes on from there") as caught:
         tiny.train(tmp_path, dropout=0.2, objective=objective)
@@ -194,16 +194,18 @@ def test_the_moving_average_is_what_is_evaluated_and_exported(tiny, tmp_path):
     assert torch.equal(exported["frozen"], model.frozen)
 
 
-def test_the_moving_average_survives_an_interruption(tiny, tmp_path):
+def test_the_moving_average_survives_a_kill_and_a_signal_in_an_evaluation(tiny, tmp_path):
     tiny.train(tmp_path / "whole", ema_decay=0.9)
-    objective = tiny.Meddle(tiny.Reconstruct(), 12, die)
-    with pytest.raises(KeyboardInterrupt):
-        tiny.train(tmp_path / "parts", ema_decay=0.9, objective=objective)
+    for at, action in ((8, terminate), (8, die)):
+        objective = tiny.Meddle(tiny.Reconstruct(), at, action)
+        with pytest.raises((KeyboardInterrupt, TemporaryError)):
+            tiny.train(tmp_path / "parts", ema_decay=0.9, objective=objective)
     tiny.train(tmp_path / "parts", ema_decay=0.9)
     assert_same(
         read_weights(tmp_path / "parts" / "last.ckpt"),
         read_weights(tmp_path / "whole" / "last.ckpt"),
     )
+    assert read_tables(tmp_path / "parts") == read_tables(tmp_path / "whole")
 
 
 def test_a_training_in_bfloat16_keeps_its_weights_in_float32(tiny, tmp_path):
