@@ -41,6 +41,15 @@ def test_chunks_of_windows_equal_whole_tensors(tiny_config, monkeypatch, grid, s
         torch.testing.assert_close(block(x), with_gradients, rtol=1e-5, atol=1e-5)
 
 
+def test_a_chunk_holds_one_window_at_least(tiny_config, monkeypatch):
+    block = make_block(tiny_config)
+    x = torch.randn(1, 4, 4, 4, 4, 8)
+    with torch.no_grad():
+        expected = block(x)
+        monkeypatch.setattr(block_module, "CHUNK_VALUES", 1)
+        torch.testing.assert_close(make_block(tiny_config)(x), expected)
+
+
 @pytest.mark.parametrize("ops", [FAST, REFERENCE], ids=["fast", "reference"])
 def test_a_block_leaves_its_input_alone(tiny_config, ops):
     x = torch.randn(1, 4, 4, 4, 4, 8)
