@@ -38,7 +38,7 @@ class Frames(NamedTuple):
     finite: NDArray[np.bool_]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Clock:
     """Which source volumes make each volume of the model's clock, and in which parts.
 
@@ -164,13 +164,13 @@ def resample_in_space(
             "larger machine."
         ) from err
     finite = np.ones(n_brain, dtype=np.bool_)
-    picked = interpolation.indices if is_pick(interpolation) else None
+    picked = interpolation.indices.astype(np.intp) if is_pick(interpolation) else None
     with np.errstate(over="ignore", invalid="ignore"):
         for frame, volume in zip(values, volumes, strict=True):
             if picked is None:
                 frame[:] = interpolation @ volume.astype(np.float32)
             else:
-                frame[:] = volume[picked]
+                frame[:] = volume.take(picked)
             if not np.isfinite(frame.sum()):
                 finite &= np.isfinite(frame)
     return Frames(values, finite)
