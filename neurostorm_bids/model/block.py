@@ -62,7 +62,7 @@ class Block(nn.Module):
         stay in a CPU's cache. The result is the same.
         """
         window, steps = fit_window(x.shape[1:5], self.window, shifted=self.shifted)
-        if ops is REFERENCE or x.is_cuda or self.training or self._records(x):
+        if ops is REFERENCE or x.device.type != "cpu" or self.training or self._records(x):
             return self._update(x, window, steps, ops=ops)
         return self._update_in_chunks(x, window, steps, ops=ops)
 
@@ -84,7 +84,8 @@ class Block(nn.Module):
         updated = torch.empty_like(tokens)
         index = index_windows(x.shape[:5], window, steps, device=x.device)  # (n_windows, N)
         has_padding = index.numel() > len(tokens)
-        for part in index.tensor_split(-(-index.numel() // self._chunk_tokens)):
+        n_chunks = min(len(index), -(-index.numel() // self._chunk_tokens))
+        for part in index.tensor_split(n_chunks):
             rows = part.t().flatten()  # (N * b,), tokens first
             is_padding = rows < 0
             chunk = tokens.index_select(0, rows.clamp(min=0))

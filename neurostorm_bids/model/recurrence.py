@@ -189,7 +189,7 @@ def _cut_blocks(inputs: Inputs) -> Iterator[Inputs]:
     """Cut the sequences into blocks that fit into a CPU's cache; on a GPU, take all at once."""
     n_sequences = inputs.x.shape[1]
     n_blocks = math.ceil(n_sequences * TILE * inputs.rates.numel() / BLOCK_VALUES)
-    size = n_sequences if inputs.x.is_cuda else math.ceil(n_sequences / n_blocks)
+    size = math.ceil(n_sequences / n_blocks) if inputs.x.device.type == "cpu" else n_sequences
     for start in range(0, n_sequences, size):
         yield inputs.take(slice(start, start + size))
 
