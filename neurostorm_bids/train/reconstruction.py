@@ -45,32 +45,37 @@ class Baselines(NamedTuple):
 def measure_baselines(clips: Tensor, mask: Tensor, patch_size: Size4) -> Baselines:
     """Measure the losses that a masked autoencoder has to come below, on the same clips and masks.
 
-    Memory is needed for about two copies of one clip.
+    The loss is that of `MaskedReconstruction`: squared error, mean over the voxels of a patch, over
+    a clip's masked patches, over clips. Memory is needed for about three copies of one clip.
 
     Parameters
     ----------
     clips : Tensor, shape (B, C, X, Y, Z, T)
-    mask : Tensor of bool, shape (B, X', Y', Z', T): True for masked tokens, at least one. In a clip
-        without a visible token everything is predicted to be 0.
+    mask : Tensor of bool, shape (B, X', Y', Z', T): True for masked tokens, in each clip at least
+        one. Where none is visible, all of the clip is predicted to be 0.
     patch_size : voxels per patch along X, Y, Z, T.
 
     Raises
     ------
     UsageError
-        If nothing is masked.
+        If nothing is masked in a clip.
     """
-    n_masked = int(mask.sum())
-    if not n_masked:
-        raise UsageError("Expected a mask that hides tokens, found none hidden. Draw another mask.")
-    patch_mean = voxel_mean = 0.0
+    unmasked = (~mask.flatten(1).any(dim=1)).nonzero().flatten().tolist()
+    if unmasked:
+        raise UsageError(
+            f"Expected a mask that hides tokens of every clip, found none hidden of clips "
+            f"{unmasked}. Draw another mask."
+        )
+    losses = []
     for clip, hidden in zip(clips, mask, strict=True):
         patches = cut_patches(clip.unsqueeze(0), patch_size)[0]
         patches = patches.to(torch.promote_types(patches.dtype, torch.float32))
         mean_patch, own_mean = _average_visible(patches, hidden)
         targets = patches[hidden]  # (masked tokens of the clip, values)
-        patch_mean += _sum_errors(targets, mean_patch)
-        voxel_mean += _sum_errors(targets, own_mean.unsqueeze(3).expand_as(patches)[hidden])
-    return Baselines(patch_mean / n_masked, voxel_mean / n_masked)
+        own = own_mean.unsqueeze(3).expand_as(patches)[hidden]
+        losses.append([(targets - mean).square().mean().item() for mean in (mean_patch, own)])
+    patch_mean, voxel_mean = torch.tensor(losses, dtype=torch.float64).mean(dim=0).tolist()
+    return Baselines(patch_mean, voxel_mean)
 
 
 class RegionErrors:
@@ -92,7 +97,7 @@ class RegionErrors:
     def __init__(self, token_regions: Tensor, names: Mapping[int, str], patch_size: Size4) -> None:
         regions = token_regions.long().cpu().clamp(min=_OUTSIDE)
         self._names = {_OUTSIDE: _OUTSIDE_NAME, **dict(sorted(names.items()))}
-        nameless = set(regions.unique().tolist()) - self._names.keys()
+        nameless = set(regions.flatten().tolist()) - self._names.keys()
         if nameless:
             raise UsageError(
                 f"Expected a name for every region, found none for {sorted(nameless)}. Take "
@@ -134,7 +139,7 @@ class RegionErrors:
         n_patches = self._sums[0]
         error, within, mean, mean_square = self._sums[1:] / n_patches  # no patches: 0 / 0 is NaN
         variance = within + (mean_square - mean.square()).clamp(min=0)
-        is_constant = variance <= _ROUNDING * (within + mean_square)
+        variance[variance <= _ROUNDING * (within + mean_square)] = 0
         table = pd.DataFrame(
             {
                 "index": list(self._names),
@@ -142,7 +147,7 @@ class RegionErrors:
                 "n_patches": n_patches.long().numpy(),
                 "error": error.numpy(),
                 "variance": variance.numpy(),
-                "relative_error": torch.where(is_constant, torch.nan, error / variance).numpy(),
+                "relative_error": torch.where(variance > 0, error / variance, torch.nan).numpy(),
             }
         )
         is_shown = (table["index"] != _OUTSIDE) | (table["n_patches"] > 0)
@@ -233,11 +238,6 @@ def _average_visible(patches: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
     counts = seen.sum(dim=-1, keepdim=True)  # (X', Y', Z', 1)
     mean_patch = sums.sum(dim=(0, 1, 2)) / counts.sum().clamp(min=1)
     return mean_patch, torch.where(counts > 0, sums / counts.clamp(min=1), mean_patch)
-
-
-def _sum_errors(targets: Tensor, predicted: Tensor) -> float:
-    """Return the sum over patches (n, values) of the squared error's mean over values."""
-    return (targets - predicted).square().mean(dim=-1).sum(dtype=torch.float64).item()
 
 
 def _join_volume(patches: Tensor, patch_size: Size4) -> Tensor:

@@ -11,6 +11,7 @@ from neurostorm_bids.errors import UsageError
 from neurostorm_bids.model.autoencoder import MaskedAutoencoder, cut_patches
 from neurostorm_bids.model.config import ModelConfig
 from neurostorm_bids.model.masking import MaskScheme, draw_mask, number_units
+from neurostorm_bids.train.objectives import average_masked
 from neurostorm_bids.train.reconstruction import RegionErrors, measure_baselines, pick_example
 
 CONFIG = ModelConfig(
@@ -91,34 +92,43 @@ def predict_naively(clip, hidden):
     return patch_mean, voxel_mean
 
 
-def average_over_hidden(squared, mask):
-    """Average squared errors (B, C, X, Y, Z, T) over the voxels of each hidden patch, and these."""
+def average_over_hidden(squared, hidden):
+    """Average squared errors (C, X, Y, Z, T) over the voxels of each hidden patch, and these."""
     of_patches = {}
-    for clip in range(len(squared)):
-        for x, y, z, t in list_voxels():
-            token = clip, *token_of(x, y, z, t)
-            if mask[token]:
-                of_patches.setdefault(token, []).extend(squared[clip, :, x, y, z, t])
+    for x, y, z, t in list_voxels():
+        token = token_of(x, y, z, t)
+        if hidden[token]:
+            of_patches.setdefault(token, []).extend(squared[:, x, y, z, t])
     return np.mean([np.mean(values) for values in of_patches.values()])
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_baselines_are_what_two_naive_predictors_lose(clips, scheme):
     mask = make_mask(scheme, n_clips=3)
-    predictions = [predict_naively(clip, hidden) for clip, hidden in zip(clips, mask, strict=True)]
-    found = measure_baselines(clips, mask, PATCH)
-    for value, predicted in zip(found, zip(*predictions, strict=True), strict=True):
-        squared = (np.stack(predicted) - clips.double().numpy()) ** 2
-        assert value == pytest.approx(average_over_hidden(squared, mask.numpy()), rel=1e-5)
+    losses = [
+        [
+            average_over_hidden((predicted - clip.double().numpy()) ** 2, hidden)
+            for predicted in predict_naively(clip, hidden)
+        ]
+        for clip, hidden in zip(clips, mask, strict=True)
+    ]
+    expected = np.mean(losses, axis=0)
+    assert measure_baselines(clips, mask, PATCH) == pytest.approx(tuple(expected), rel=1e-5)
 
 
-def test_an_autoencoder_that_answers_with_the_mean_patch_loses_as_much(clips, mask, model):
-    clips, mask = clips[:1], mask[:1]
+def test_an_autoencoder_that_answers_with_the_mean_patch_has_the_loss_of_that_baseline(
+    clips, model
+):
+    mask = make_mask("window/random", n_clips=3)
+    assert len(set(mask.flatten(1).sum(1).tolist())) > 1  # clips count alike all the same
+    answer = torch.randn(12)
+    patches = torch.where(mask.unsqueeze(-1), cut_patches(clips, PATCH), answer)
+    clips = torch.from_numpy(join_naively(patches))
     torch.nn.init.zeros_(model.decoder_pred.weight)
     with torch.no_grad():
-        model.decoder_pred.bias.copy_(cut_patches(clips, PATCH)[~mask].mean(0))
-        loss = model(clips, mask).loss.item()
-    assert loss == pytest.approx(measure_baselines(clips, mask, PATCH).patch_mean, rel=1e-5)
+        model.decoder_pred.bias.copy_(answer)
+        loss = average_masked(model(clips, mask).patch_error, mask).item()
+    assert measure_baselines(clips, mask, PATCH).patch_mean == pytest.approx(loss, rel=1e-5)
 
 
 def test_a_voxel_that_never_changes_is_predicted_by_its_own_mean_without_error(clips, mask):
@@ -165,9 +175,9 @@ def test_half_precision_is_averaged_in_single(clips, mask):
     assert measure_baselines(rounded, mask, PATCH) == pytest.approx(exact, rel=1e-6)
 
 
-def test_baselines_of_a_mask_that_hides_nothing_are_refused(clips, mask):
-    with pytest.raises(UsageError, match="none hidden"):
-        measure_baselines(clips, torch.zeros_like(mask), PATCH)
+def test_a_mask_that_hides_nothing_of_a_clip_is_refused(clips, mask):
+    with pytest.raises(UsageError, match=r"clips \[1\]"):
+        measure_baselines(clips, mask & torch.tensor([1, 0, 1]).bool().view(3, 1, 1, 1, 1), PATCH)
 
 
 def measure_naively(clips, mask, patch_error, regions):
