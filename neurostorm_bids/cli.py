@@ -5,26 +5,32 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from itertools import takewhile
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from neurostorm_bids import __version__
+from neurostorm_bids.arguments import spread_lists
+from neurostorm_bids.cli_options import (
+    PARTICIPANT,
+    PRETRAIN,
+    SHARED,
+    LevelCommand,
+    keep_those_of,
+)
 from neurostorm_bids.errors import AnalysisLevelError, UsageError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from neurostorm_bids.inputs import Discovery
-    from neurostorm_bids.options import ParticipantOptions
+    from neurostorm_bids.inputs import Discovery, Selection
 
 logger = logging.getLogger(__name__)
 
 LEVELS = ("participant", "group", "pretrain", "finetune")
 INTERRUPTED = 130
-N_POSITIONALS = 3
 
 
 def run() -> None:
@@ -40,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         status = command.main(
-            args=spread_lists(argv), prog_name="neurostorm", standalone_mode=False
+            args=spread_lists(argv, command), prog_name="neurostorm", standalone_mode=False
         )
     except click.ClickException as err:
         err.show()
@@ -63,69 +69,6 @@ def main(argv: Sequence[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
-class _ListRun(NamedTuple):
-    """Words after a list option: where they stand in the output, and how many positionals came."""
-
-    option: str
-    words: list[str]
-    start: int
-    n_positionals_before: int
-
-
-def spread_lists(argv: Sequence[str]) -> list[str]:
-    """Rewrite a command line as BIDS users type it into one that click reads.
-
-    ``--participant-label 01 02`` becomes the option given twice; ``--participant_label`` becomes
-    ``--participant-label``. A list that stands before the positional arguments swallows them
-    (``--participant-label 01 02 BIDS_DIR OUTPUT_DIR participant``): as many words as positional
-    arguments are missing are given back, from the end of the last list that holds enough.
-    """
-    takes_list = {name for p in command.params if p.multiple for name in p.opts if name[0] == "-"}
-    takes_one = {
-        name
-        for p in command.params
-        if isinstance(p, click.Option) and not (p.multiple or p.is_flag or p.count)
-        for name in p.opts
-    }
-    options: list[str] = []
-    positionals: list[str] = []
-    lists: list[_ListRun] = []
-    words = list(argv)
-    while words:
-        word = words.pop(0)
-        if word == "--":
-            positionals += words
-            break
-        if not _is_option(word):
-            positionals.append(word)
-            continue
-        name, equals, value = word.partition("=")
-        name = name.replace("_", "-") if name.startswith("--") else name
-        if name in takes_list:
-            values = [value] if equals else []
-            values += list(takewhile(lambda w: not _is_option(w), words))
-            del words[: len(values) - bool(equals)]
-            lists.append(_ListRun(name, values, len(options), len(positionals)))
-        elif name in takes_one and not equals and words:
-            options += [name, words.pop(0)]
-        else:
-            options.append(name + equals + value)
-    missing = N_POSITIONALS - len(positionals)
-    donor = next((run for run in reversed(lists) if 0 < missing < len(run.words)), None)
-    if donor is not None:
-        given = donor.words[-missing:]
-        del donor.words[-missing:]
-        positionals[donor.n_positionals_before : donor.n_positionals_before] = given
-    for one in lists:
-        # A list option without a word goes on as it is: click says that it needs an argument.
-        options += [part for word in one.words for part in (one.option, word)] or [one.option]
-    return [*options, "--", *positionals] if positionals else options
-
-
-def _is_option(word: str) -> bool:
-    return word.startswith("-") and word != "-"
-
-
 def _named_path(value: str) -> tuple[str, Path]:
     """Split ``NAME=PATH``; a path alone is named after its folder."""
     name, equals, path = value.partition("=")
@@ -144,122 +87,108 @@ def _batch_size(value: str) -> int | None:
     return int(value)
 
 
-@click.command(
+def run_level(**_: Any) -> int:  # noqa: ANN401 - click's parameters
+    """Check the level, gather its options and run it; return the exit status."""
+    ctx = click.get_current_context()
+    _set_up_logging(verbosity=ctx.params["verbose"], debug=ctx.params["debug"])
+    level = ctx.params["analysis_level"]
+    if level not in LEVELS:
+        raise AnalysisLevelError(
+            f"The analysis level is one of {', '.join(LEVELS)}; found {level!r}."
+        )
+    if level not in _RUN:
+        raise AnalysisLevelError(
+            f"The level {level} is not part of neurostorm-bids {__version__} yet; "
+            f"{' and '.join(_RUN)} are."
+        )
+    given = keep_those_of(level, ctx)
+    del given["analysis_level"], given["verbose"]
+    return _RUN[level](**given)
+
+
+def _run_participant(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parameters
+    from neurostorm_bids.options import ParticipantOptions, TargetScale
+
+    options = ParticipantOptions(
+        selection=_selection(given),
+        derivatives=tuple(_named_path(value) for value in given.pop("derivatives")),
+        target_scales=tuple(TargetScale.parse(value) for value in given.pop("target_scales")),
+        batch_size=_batch_size(given.pop("batch_size")),
+        **given,
+    )
+    from neurostorm_bids.participant import discover, run_participant_level
+
+    if dry_run:
+        _print_plan(discover(options), options.bids_dir)
+        return 0
+    return run_participant_level(options)
+
+
+def _run_pretrain(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parameters
+    from neurostorm_bids.train.options import TrainOptions
+    from neurostorm_bids.train.pretrain_options import PretrainOptions
+
+    models, device = given.pop("models"), given.pop("device")
+    if len(models) > 1:
+        raise UsageError(f"A pretraining starts from one model at most; found {len(models)}.")
+    if device not in {"auto", "cpu", "cuda"}:
+        raise UsageError(
+            f"--device {device!r}: for pretrain it is auto, cpu or cuda. Choose GPUs with "
+            "CUDA_VISIBLE_DEVICES, and their number with --devices."
+        )
+    batch_size = _batch_size(given.pop("batch_size"))
+    train = {f.name: given.pop(f.name) for f in fields(TrainOptions) if f.name in given}
+    if batch_size is not None:
+        train["batch_size"] = batch_size
+    options = PretrainOptions(
+        selection=_selection(given),
+        derivatives=tuple(_named_path(value) for value in given.pop("derivatives")),
+        model=models[0] if models else None,
+        sampling_weights=tuple(_named_weight(value) for value in given.pop("sampling_weights")),
+        store_bits=8 if given.pop("store_bits") == "8" else 16,
+        train=TrainOptions(accelerator=device, **train),
+        **given,
+    )
+    from neurostorm_bids.train.pretrain import discover, run_pretrain_level
+
+    if dry_run:
+        _print_plan(discover(options), options.bids_dir)
+        return 0
+    return run_pretrain_level(options)
+
+
+_RUN = {"participant": _run_participant, "pretrain": _run_pretrain}
+
+command = LevelCommand(
+    "neurostorm",
+    callback=run_level,
+    help="""Run the NeuroSTORM foundation model on fMRI that fMRIPrep has cleaned.
+
+    BIDS_DIR is an fMRIPrep derivatives folder, or a raw BIDS folder that holds one below
+    derivatives/. OUTPUT_DIR becomes a BIDS derivatives dataset: embeddings and predictions
+    (participant), or a model trained on these data (pretrain).
+    """,
     context_settings={"max_content_width": 100},
     epilog="Exit status: 0 done; 1 some runs failed, the rest is done; 2 usage; 16 not a usable "
     "dataset; 17 bad analysis level; 18 filters select nothing; 65 unusable data; 66 a required "
     "file is missing; 73 cannot write; 74 input/output failure; 75 try again later.",
+    params=[
+        click.Argument(["bids_dir"], type=click.Path(path_type=Path)),
+        click.Argument(["output_dir"], type=click.Path(path_type=Path)),
+        click.Argument(["analysis_level"], metavar="{" + ",".join(LEVELS) + "}"),
+        *SHARED,
+        *PARTICIPANT,
+        *PRETRAIN,
+    ],
 )
-@click.argument("bids_dir", type=click.Path(path_type=Path))
-@click.argument("output_dir", type=click.Path(path_type=Path))
-@click.argument("analysis_level", metavar="{" + ",".join(LEVELS) + "}")
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    metavar="MODEL ...",
-    help="Model folder, published .ckpt file, catalogue name or hf://owner/repo/file@revision.",
-)
-@click.option(
-    "--target-scale",
-    "target_scales",
-    multiple=True,
-    metavar="NAME=MEAN,SD[,UNIT]",
-    help="Mean and standard deviation of a regression target that the model file does not hold, "
-    "for example age=28.76,3.68,years. Without them values are reported as z-scores.",
-)
-@click.option("--participant-label", multiple=True, metavar="LABEL ...", help="Only these.")
-@click.option(
-    "--exclude-participant-label", multiple=True, metavar="LABEL ...", help="All but these."
-)
-@click.option(
-    "--session-id",
-    "--session-label",
-    "session_ids",
-    multiple=True,
-    metavar="LABEL ...",
-    help="Only these sessions.",
-)
-@click.option("--task-id", "task_ids", multiple=True, metavar="LABEL ...", help="Only these tasks.")
-@click.option("--run-id", "run_ids", multiple=True, metavar="INDEX ...", help="Only these runs.")
-@click.option(
-    "--space", help="Standard space to read, such as MNI152NLin6Asym.  [default: the model's own]"
-)
-@click.option(
-    "--bids-filter-file",
-    type=click.Path(path_type=Path),
-    help='JSON as for fMRIPrep; key "bold"; null = absent, "*" = any.',
-)
-@click.option(
-    "-d",
-    "--derivatives",
-    multiple=True,
-    metavar="NAME=PATH ...",
-    help="fMRIPrep derivatives to read instead of those found in BIDS_DIR.",
-)
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="auto, cpu, cuda or cuda:N; a GPU asked for and absent is an error.",
-)
-@click.option(
-    "--batch-size", default="auto", show_default=True, help="Clips at once: auto or a number."
-)
-@click.option(
-    "--nprocs",
-    "--n-cpus",
-    type=click.IntRange(min=1),
-    help="CPUs to use in all.  [default: all that are available]",
-)
-@click.option(
-    "--omp-nthreads",
-    type=click.IntRange(min=1),
-    help="CPUs per run; with --nprocs 8 --omp-nthreads 2, four runs are worked on at a time.  "
-    "[default: --nprocs, at most 8]",
-)
-@click.option("--overwrite", is_flag=True, help="Compute again what is already finished.")
-@click.option("--stop-on-first-crash", is_flag=True, help="End at the first run that fails.")
-@click.option(
-    "--dry-run", is_flag=True, help="List every run chosen and every one left out, with why."
-)
-@click.option("--debug", is_flag=True, help="As -v, with tracebacks and absolute paths.")
-@click.option("-v", "--verbose", count=True, help="More in the log: shapes, seconds, kernels.")
-@click.version_option(__version__, prog_name="neurostorm")
-def command(analysis_level: str, **given: Any) -> int:  # noqa: ANN401 - click's parameters
-    """Run the NeuroSTORM foundation model on fMRI that fMRIPrep has cleaned.
-
-    BIDS_DIR is an fMRIPrep derivatives folder, or a raw BIDS folder that holds one below
-    derivatives/. OUTPUT_DIR becomes a BIDS derivatives dataset with embeddings and predictions.
-    """
-    _set_up_logging(verbosity=given.pop("verbose"), debug=given["debug"])
-    if analysis_level not in LEVELS:
-        raise AnalysisLevelError(
-            f"The analysis level is one of {', '.join(LEVELS)}; found {analysis_level!r}."
-        )
-    if analysis_level != "participant":
-        raise AnalysisLevelError(
-            f"The level {analysis_level} is not part of neurostorm-bids {__version__} yet; "
-            "participant is."
-        )
-    dry_run = given.pop("dry_run")
-    options = _participant_options(**given)
-    if dry_run:
-        from neurostorm_bids.participant import discover
-
-        _print_plan(discover(options), options)
-        return 0
-    from neurostorm_bids.participant import run_participant_level
-
-    return run_participant_level(options)
+click.version_option(__version__, prog_name="neurostorm")(command)
 
 
-def _participant_options(**given: Any) -> ParticipantOptions:  # noqa: ANN401 - click's parameters
-    """Gather click's parameters into the options of the participant level."""
+def _selection(given: dict[str, Any]) -> Selection:
+    """Take the filters out of click's parameters."""
     from neurostorm_bids.inputs import Selection
-    from neurostorm_bids.options import ParticipantOptions, TargetScale
 
-    selection = Selection(
+    return Selection(
         participant_labels=given.pop("participant_label"),
         exclude_participant_labels=given.pop("exclude_participant_label"),
         session_ids=given.pop("session_ids"),
@@ -268,18 +197,19 @@ def _participant_options(**given: Any) -> ParticipantOptions:  # noqa: ANN401 - 
         space=given.pop("space"),
         filter_file=given.pop("bids_filter_file"),
     )
-    return ParticipantOptions(
-        selection=selection,
-        derivatives=tuple(_named_path(value) for value in given.pop("derivatives")),
-        target_scales=tuple(TargetScale.parse(value) for value in given.pop("target_scales")),
-        batch_size=_batch_size(given.pop("batch_size")),
-        **given,
-    )
 
 
-def _print_plan(discovery: Discovery, options: ParticipantOptions) -> None:
+def _named_weight(value: str) -> tuple[str, float]:
+    name, _, weight = value.partition("=")
+    try:
+        return name, float(weight)
+    except ValueError as err:
+        raise UsageError(f"--sampling-weight {value!r} is not of the form NAME=WEIGHT.") from err
+
+
+def _print_plan(discovery: Discovery, bids_dir: Path) -> None:
     """Print what a call would do: the runs chosen, those left out and those that cannot be run."""
-    roots = {run.dataset.path for run in discovery.runs} | {options.bids_dir.resolve()}
+    roots = {run.dataset.path for run in discovery.runs} | {bids_dir.resolve()}
 
     def shorten(path: Path) -> str:
         below = [path.relative_to(root) for root in roots if path.is_relative_to(root)]

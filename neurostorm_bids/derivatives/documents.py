@@ -21,6 +21,7 @@ IGNORED = (
     "*.html",
     "figures",
     "log",
+    "models",
     "*_embedding.*",
     "*_predictions.*",
     "*_attribution.*",

@@ -38,7 +38,7 @@ class Frames(NamedTuple):
     finite: NDArray[np.bool_]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Clock:
     """Which source volumes make each volume of the model's clock, and in which parts.
 
@@ -112,13 +112,15 @@ def build_interpolation(positions: NDArray[np.float64], shape: Size3) -> csr_arr
     at_before = before * strides
     at_after = np.minimum(before + 1, last).astype(np.int32) * strides
 
-    n_taps = 2 ** len(shape)
-    columns = np.empty((len(positions), n_taps), dtype=np.int32)
-    weights = np.empty((len(positions), n_taps), dtype=np.float32)
-    for tap, corner in enumerate(product((False, True), repeat=len(shape))):
-        columns[:, tap] = np.where(corner, at_after, at_before).sum(axis=1)
-        weights[:, tap] = np.where(corner, share, 1 - share).prod(axis=1)
-    rows = np.arange(0, columns.size + 1, n_taps, dtype=np.int32)
+    # An axis on which no position lies between two voxels needs no second one.
+    sides = [(False, True) if share[:, axis].any() else (False,) for axis in range(len(shape))]
+    corners = list(product(*sides))
+    columns = np.empty((len(positions), len(corners)), dtype=np.int32)
+    weights = np.empty((len(positions), len(corners)), dtype=np.float32)
+    for k, corner in enumerate(corners):
+        columns[:, k] = np.where(corner, at_after, at_before).sum(axis=1)
+        weights[:, k] = np.where(corner, share, 1 - share).prod(axis=1)
+    rows = np.arange(0, columns.size + 1, len(corners), dtype=np.int32)
     interpolation = csr_array(
         (weights.ravel(), columns.ravel(), rows), shape=(len(positions), int(np.prod(shape)))
     )
@@ -162,13 +164,13 @@ def resample_in_space(
             "larger machine."
         ) from err
     finite = np.ones(n_brain, dtype=np.bool_)
-    picked = interpolation.indices if is_pick(interpolation) else None
+    picked = interpolation.indices.astype(np.intp) if is_pick(interpolation) else None
     with np.errstate(over="ignore", invalid="ignore"):
         for frame, volume in zip(values, volumes, strict=True):
             if picked is None:
                 frame[:] = interpolation @ volume.astype(np.float32)
             else:
-                frame[:] = volume[picked]
+                frame[:] = volume.take(picked)
             if not np.isfinite(frame.sum()):
                 finite &= np.isfinite(frame)
     return Frames(values, finite)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -33,10 +34,12 @@ if TYPE_CHECKING:
     from neurostorm_bids.grid.resample import Clock
     from neurostorm_bids.grid.spec import GridSpec
 
+logger = logging.getLogger(__name__)
+
 MIN_VOLUMES = 2
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Series:
     """One run on a model's grid.
 
@@ -50,7 +53,7 @@ class Series:
     statistics : mean, SD and minimum behind the z-score.
     source_affine : float64, shape (4, 4); the affine of the file.
     source_repetition_time_s : seconds from one volume of the file to the next.
-    brain_coverage : share of the source brain mask inside the grid's field of view, 0 to 1.
+    brain_coverage : share of the source brain mask in view of the grid and the run, 0 to 1.
     steps : what was done to the run, in order, in words.
     warnings : what a reader of the results should know.
     clip_negatives : whether negative values count as 0, as in the published preparation.
@@ -178,6 +181,7 @@ def grid_run(
         ),
         clip_negatives=clip_negatives,
     )
+    logger.debug("%s: %d brain voxels, %d volumes", run.name, frames.shape[1], clock.n_volumes)
     steps = describe_steps(series, run.shape, is_picked=is_pick(interpolation))
     return replace(series, steps=steps)
 

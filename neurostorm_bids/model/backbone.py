@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from neurostorm_bids.errors import UsageError
 from neurostorm_bids.model.block import Block
+from neurostorm_bids.model.operations import FAST, Operations
 
 if TYPE_CHECKING:
     from neurostorm_bids.model.config import ModelConfig, Size4
@@ -33,20 +34,21 @@ class PatchEmbed(nn.Module):
         px, py, pz, _ = patch_size
         self.fc = nn.Linear(px * py * pz * in_chans, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, ops: Operations = FAST) -> Tensor:
         """Embed clips (B, C, X, Y, Z, T) -> (B, X', Y', Z', T, dim), slab by slab along X."""
         return torch.stack(
-            [self._embed(slab) for slab in torch.split(x, self.patch_size[0], dim=2)], 1
+            [self._embed(slab, ops) for slab in torch.split(x, self.patch_size[0], dim=2)], 1
         )
 
-    def _embed(self, slab: Tensor) -> Tensor:
+    def _embed(self, slab: Tensor, ops: Operations) -> Tensor:
         """Embed one layer of patches (B, C, px, Y, Z, T) -> (B, Y', Z', T, dim)."""
         px, py, pz, _ = self.patch_size
         n, chans, _, y, z, t = slab.shape
-        patches = slab.reshape(n, chans, px, y // py, py, z // pz, pz, t)
-        patches = patches.permute(0, 3, 5, 7, 2, 4, 6, 1)  # (B, Y', Z', T, px, py, pz, C)
-        tokens: Tensor = self.fc(patches.flatten(4))
-        return tokens
+        voxels = slab.reshape(n, chans, px, y // py, py, z // pz, pz, t)
+        voxels = voxels.permute(0, 3, 5, 2, 4, 6, 1, 7)  # (B, Y', Z', px, py, pz, C, T)
+        # Two copies, the first with T contiguous, are faster than one that takes T apart at once.
+        patches = voxels.reshape(n, y // py, z // pz, -1, t).transpose(3, 4).contiguous()
+        return ops.linear(patches, self.fc.weight, self.fc.bias)
 
 
 class PositionEmbed(nn.Module):
@@ -64,7 +66,7 @@ class PositionEmbed(nn.Module):
         """Add the embeddings to tokens (B, X, Y, Z, T, C); T may be shorter than at training."""
         space = self.pos_embed.movedim(1, -1).contiguous()
         time = self.time_embed[..., : x.shape[4]].movedim(1, -1).contiguous()
-        return x + space + time
+        return (x + space).add_(time)
 
 
 class PatchMerging(nn.Module):
@@ -75,13 +77,16 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(8 * dim, out_dim, bias=False)
         self.norm = nn.LayerNorm(8 * dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, ops: Operations = FAST) -> Tensor:
         """Merge tokens (B, X, Y, Z, T, dim) -> (B, X / 2, Y / 2, Z / 2, T, out_dim)."""
-        n, size_x, size_y, size_z, size_t, dim = x.shape
-        x = x.reshape(n, size_x // 2, 2, size_y // 2, 2, size_z // 2, 2, size_t, dim)
+        return torch.cat([self._merge(slab, ops) for slab in torch.split(x, 2, dim=1)], dim=1)
+
+    def _merge(self, slab: Tensor, ops: Operations) -> Tensor:
+        """Merge two layers of tokens (B, 2, Y, Z, T, dim) -> (B, 1, Y / 2, Z / 2, T, out_dim)."""
+        n, _, size_y, size_z, size_t, dim = slab.shape
+        x = slab.reshape(n, 1, 2, size_y // 2, 2, size_z // 2, 2, size_t, dim)
         x = x.permute(0, 1, 3, 5, 7, 2, 4, 6, 8).flatten(5)  # z neighbours, then C, run fastest
-        merged: Tensor = self.reduction(self.norm(x))
-        return merged
+        return ops.linear(self.norm(x), self.reduction.weight)
 
 
 class Stage(nn.Module):
@@ -98,11 +103,11 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
 
-    def forward(self, x: Tensor, *, reference: bool = False) -> Tensor:
-        """Update tokens (B, X, Y, Z, T, C); see `Block.forward` for `reference`."""
+    def forward(self, x: Tensor, *, ops: Operations = FAST) -> Tensor:
+        """Update tokens (B, X, Y, Z, T, C); see `Backbone.forward` for `ops`."""
         for block in self.blocks:
-            x = block(x, reference=reference)
-        return x if self.downsample is None else self.downsample(x)
+            x = block(x, ops=ops)
+        return x if self.downsample is None else self.downsample(x, ops=ops)
 
 
 class Backbone(nn.Module):
@@ -125,13 +130,14 @@ class Backbone(nn.Module):
         )
         self.layers = nn.ModuleList(_make_stage(config, stage) for stage in stages)
 
-    def forward(self, x: Tensor, *, reference: bool = False) -> Tensor:
+    def forward(self, x: Tensor, *, ops: Operations = FAST) -> Tensor:
         """Encode clips.
 
         Parameters
         ----------
         x : Tensor, shape (B, C, X, Y, Z, T), T at most ``config.clip_length``.
-        reference : compute plainly over whole tensors, slowly: what the faster ways must equal.
+        ops : what computes products and scans; `operations.REFERENCE` runs plainly and slowly over
+            whole tensors, and is what the faster ways must equal.
 
         Returns
         -------
@@ -143,12 +149,12 @@ class Backbone(nn.Module):
             When the clips have another shape than the model reads.
         """
         self._check_clips(x)
-        return self.encode(self.patch_embed(x), reference=reference)
+        return self.encode(self.patch_embed(x, ops=ops), ops=ops)
 
-    def encode(self, tokens: Tensor, *, reference: bool = False) -> Tensor:
+    def encode(self, tokens: Tensor, *, ops: Operations = FAST) -> Tensor:
         """Run the stages over embedded patches (B, X', Y', Z', T, E); returns as `forward`."""
         for pos_embed, stage in zip(self.pos_embeds, self.layers, strict=True):
-            tokens = stage(pos_embed(tokens), reference=reference)
+            tokens = stage(pos_embed(tokens), ops=ops)
         return tokens.movedim(-1, 1)
 
     def _check_clips(self, x: Tensor) -> None:

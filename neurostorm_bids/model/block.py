@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neurostorm_bids.model.mamba import MambaMixer
-from neurostorm_bids.model.scan import Scan, selective_scan, selective_scan_ref
+from neurostorm_bids.model.operations import FAST, REFERENCE, Operations
 from neurostorm_bids.model.windows import cut_windows, fit_window, index_windows, join_windows
 
 if TYPE_CHECKING:
@@ -55,55 +55,59 @@ class Block(nn.Module):
             nn.init.trunc_normal_(self.prompt, std=0.02)
         self._chunk_tokens = max(1, CHUNK_VALUES // (config.expand * dim))
 
-    def forward(self, x: Tensor, *, reference: bool = False) -> Tensor:
+    def forward(self, x: Tensor, *, ops: Operations = FAST) -> Tensor:
         """Update tokens (B, X, Y, Z, T, C).
 
-        Three ways to the same result: with `reference`, whole tensors and `selective_scan_ref`; for
-        gradients and on a GPU, whole tensors and `selective_scan`; else chunks of windows that
-        stay in a CPU's cache.
+        Whole tensors for the reference, for gradients and on a GPU; else chunks of windows that
+        stay in a CPU's cache. The result is the same.
         """
         window, steps = fit_window(x.shape[1:5], self.window, shifted=self.shifted)
-        if reference or x.is_cuda or self.training or self._records(x):
-            scan = selective_scan_ref if reference else selective_scan
-            return self._update(x, window, steps, scan=scan)
-        return self._update_in_chunks(x, window, steps)
+        if ops is REFERENCE or x.device.type != "cpu" or self.training or self._records(x):
+            return self._update(x, window, steps, ops=ops)
+        return self._update_in_chunks(x, window, steps, ops=ops)
 
     def _records(self, x: Tensor) -> bool:
         """Return whether autograd follows this block."""
         is_followed = x.requires_grad or any(part.requires_grad for part in self.parameters())
         return torch.is_grad_enabled() and is_followed
 
-    def _update(self, x: Tensor, window: Size4, steps: Size4, *, scan: Scan) -> Tensor:
+    def _update(self, x: Tensor, window: Size4, steps: Size4, *, ops: Operations) -> Tensor:
         windows = cut_windows(self.norm1(x), window, steps)
-        mixed = join_windows(self._mix(windows, scan), window, steps, grid=x.shape[1:5])
+        mixed = join_windows(self._mix(windows, ops), window, steps, grid=x.shape[1:5])
         x = x + self._drop_path(mixed)
-        return x + self._drop_path(self.mlp(self.norm2(x)))
+        return x + self._drop_path(self.mlp(self.norm2(x), ops=ops))
 
-    def _update_in_chunks(self, x: Tensor, window: Size4, steps: Size4) -> Tensor:
+    def _update_in_chunks(
+        self, x: Tensor, window: Size4, steps: Size4, *, ops: Operations
+    ) -> Tensor:
         tokens = x.reshape(-1, x.shape[-1])
         updated = torch.empty_like(tokens)
         index = index_windows(x.shape[:5], window, steps, device=x.device)  # (n_windows, N)
-        for part in index.tensor_split(-(-index.numel() // self._chunk_tokens)):
+        has_padding = index.numel() > len(tokens)
+        n_chunks = min(len(index), -(-index.numel() // self._chunk_tokens))
+        for part in index.tensor_split(n_chunks):
             rows = part.t().flatten()  # (N * b,), tokens first
-            is_token = rows >= 0
-            chunk = tokens[rows]  # a padding's -1 reads the last token, and is cleared below
+            is_padding = rows < 0
+            chunk = tokens.index_select(0, rows.clamp(min=0))
             normed = self.norm1(chunk)
-            if not is_token.all():
-                normed[~is_token] = 0
+            if has_padding:
+                normed[is_padding] = 0
             windows = normed.view(index.shape[1], -1, x.shape[-1]).transpose(0, 1)
-            mixed = self._mix(windows, selective_scan).transpose(0, 1)
+            mixed = self._mix(windows, ops).transpose(0, 1)
             chunk += mixed.reshape(chunk.shape)
-            chunk += self.mlp(self.norm2(chunk))
-            updated[rows[is_token]] = chunk[is_token]
+            chunk += self.mlp(self.norm2(chunk), ops=ops)
+            if has_padding:
+                rows, chunk = rows[~is_padding], chunk[~is_padding]
+            updated.index_copy_(0, rows, chunk)
         return updated.view(x.shape)
 
-    def _mix(self, windows: Tensor, scan: Scan) -> Tensor:
+    def _mix(self, windows: Tensor, ops: Operations) -> Tensor:
         """Run the Mamba layer over windows (b, N, C), with the prompts in front of each."""
         if self.prompt is None:
-            mixed: Tensor = self.mamba(windows, scan=scan)
+            mixed: Tensor = self.mamba(windows, ops=ops)
             return mixed
         prompts = self.prompt.to(windows.dtype).expand(len(windows), -1, -1)
-        mixed = self.mamba(torch.cat([prompts, windows], dim=1), scan=scan)
+        mixed = self.mamba(torch.cat([prompts, windows], dim=1), ops=ops)
         return mixed[:, self.prompt.shape[1] :]
 
     def _drop_path(self, update: Tensor) -> Tensor:
@@ -123,7 +127,7 @@ class Mlp(nn.Module):
         self.linear1 = nn.Linear(dim, ratio * dim)
         self.linear2 = nn.Linear(ratio * dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, ops: Operations = FAST) -> Tensor:
         """Map tokens (..., dim) -> (..., dim)."""
-        out: Tensor = self.linear2(functional.gelu(self.linear1(x)))
-        return out
+        hidden = functional.gelu(ops.linear(x, self.linear1.weight, self.linear1.bias))
+        return ops.linear(hidden, self.linear2.weight, self.linear2.bias)

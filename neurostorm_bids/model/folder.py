@@ -174,6 +174,8 @@ def _fill(folder: Path, checkpoint: Checkpoint) -> None:
     }
     check_finite(tensors, path=folder / WEIGHTS)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    # safetensors makes files that nobody else may read, whatever the umask; a lab shares its models.
+    (folder / WEIGHTS).chmod(0o666 & ~_read_umask())
     sha256 = digest_file(folder / WEIGHTS)
     values = {
         "format": FORMAT,
@@ -249,3 +251,10 @@ def _read_weights(
 def _tell_origin(origin: Provenance) -> tuple[str, ...]:
     """Say what a folder was made from; nothing for weights that were in no file before."""
     return (f"Made from {origin.source} (SHA-256 {origin.sha256}).",) if origin.sha256 else ()
+
+
+def _read_umask() -> int:
+    """Return the rights that this process takes from new files; it can only be read by setting."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neurostorm_bids.model.scan import Scan, selective_scan
+from neurostorm_bids.model.operations import FAST, Operations
 
 
 class MambaMixer(nn.Module):
@@ -34,23 +34,24 @@ class MambaMixer(nn.Module):
         self.out_proj = nn.Linear(inner, dim, bias=False)
         _init_step(self.dt_proj)
 
-    def forward(self, x: Tensor, *, scan: Scan = selective_scan) -> Tensor:
+    def forward(self, x: Tensor, *, ops: Operations = FAST) -> Tensor:
         """Mix the tokens of each sequence, each with those before it.
 
         Parameters
         ----------
         x : Tensor, shape (b, N, dim); fastest when its memory runs (N, b, dim).
-        scan : the selective scan to use.
+        ops : what computes products and the scan.
 
         Returns
         -------
         Tensor, shape (b, N, dim), with memory that runs (N, b, dim).
         """
-        hidden, gate = self.in_proj(x.transpose(0, 1)).chunk(2, dim=-1)  # (N, b, inner) each
+        hidden, gate = ops.linear(x.transpose(0, 1), self.in_proj.weight).chunk(2, dim=-1)
         hidden = functional.silu(convolve_causally(hidden, self.conv1d.weight, self.conv1d.bias))
-        step, B, C = self.x_proj(hidden).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        step = functional.linear(step, self.dt_proj.weight)  # its bias is added inside the scan
-        y = scan(
+        projected = ops.linear(hidden, self.x_proj.weight)
+        step, B, C = torch.split(projected, [self.dt_rank, self.d_state, self.d_state], dim=-1)
+        step = ops.linear(step, self.dt_proj.weight)  # its bias is added inside the scan
+        y = ops.scan(
             _sequences_first(hidden),
             _sequences_first(step),
             -torch.exp(self.A_log),
@@ -61,8 +62,7 @@ class MambaMixer(nn.Module):
             delta_bias=self.dt_proj.bias,
             delta_softplus=True,
         )
-        mixed: Tensor = self.out_proj(y.permute(2, 0, 1))
-        return mixed.transpose(0, 1)
+        return ops.linear(y.permute(2, 0, 1), self.out_proj.weight).transpose(0, 1)
 
 
 def convolve_causally(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -75,9 +75,7 @@ def convolve_causally(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     bias : Tensor, shape (d,)
     """
     taps = weight.to(x.dtype)[:, 0].t().contiguous()  # (taps, d)
-    out = x * taps[-1]
-    if bias is not None:
-        out = out + bias.to(x.dtype)
+    out = x * taps[-1] if bias is None else torch.addcmul(bias.to(x.dtype), x, taps[-1])
     for lag in range(1, min(len(taps), len(x))):
         out[lag:].addcmul_(x[:-lag], taps[-1 - lag])
     return out

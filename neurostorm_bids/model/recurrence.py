@@ -1,9 +1,9 @@
 """The linear recurrence inside the selective scan, token by token and in place.
 
-Tensors have tokens first: x and step (L, b, d), B and C (L, b, n), the states (b, n, d), so that
-one token of all sequences is contiguous. Work is cut into blocks of sequences and tiles of tokens:
-whatever does not depend on the previous state is computed for a whole tile at once, and a tile's
-states stay in the cache.
+Tensors have tokens first: x and step (L, b, d), B and C (L, b, n), states (b, n, d), so that one
+token of all sequences is contiguous. Work is cut into blocks of sequences and tiles of tokens:
+what does not depend on the state before is computed for a whole tile at once, and a tile's states
+stay in the cache.
 """
 
 from __future__ import annotations
@@ -44,16 +44,27 @@ class Inputs(NamedTuple):
     rates: Tensor
 
     def take(self, sequences: slice) -> Inputs:
-        """Return views of some of the sequences."""
-        x, step, B, C = (part[:, sequences] for part in self[:4])
+        """Return some of the sequences; all as they lie, fewer as contiguous copies."""
+        x, step, B, C = (part[:, sequences].contiguous() for part in self[:4])
         return Inputs(x, step, B, C, self.rates)
 
 
-class _Buffers(NamedTuple):
-    """One tile's decays (tile, b, n, d) and states (tile + 1, b, n, d), the first from before."""
+class _Tile(NamedTuple):
+    """Room for one tile of a block, used again for every tile.
+
+    Attributes
+    ----------
+    decay : Tensor, shape (TILE, b, n, d)
+    states : Tensor, shape (TILE + 1, b, n, d), the first from before the tile.
+    decays, each_state : the same, token by token.
+    rates : Tensor, shape (n, d), those of the inputs times log2(e).
+    """
 
     decay: Tensor
     states: Tensor
+    decays: tuple[Tensor, ...]
+    each_state: tuple[Tensor, ...]
+    rates: Tensor
 
 
 def run_recurrence(inputs: Inputs, *, keep_states: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -65,22 +76,13 @@ def run_recurrence(inputs: Inputs, *, keep_states: bool = False) -> tuple[Tensor
     kept : Tensor, shape (n_tiles, b, n, d), the state before each tile of tokens; None unless
         `keep_states`.
     """
-    y = torch.empty_like(inputs.x)
-    n_tokens, n_sequences, n_channels = y.shape
-    kept = None
-    if keep_states:
-        n_tiles = math.ceil(n_tokens / TILE)
-        kept = y.new_empty(n_tiles, n_sequences, len(inputs.rates), n_channels)
-    for part in _blocks(inputs):
-        block = inputs.take(part)
-        buffers = _make_buffers(block)
-        for index, tokens in enumerate(_tiles(n_tokens)):
-            if kept is not None:
-                kept[index, part] = buffers.states[0]
-            _, states = _advance(block, tokens, buffers)
-            y[tokens, part] = torch.matmul(block.C[tokens].unsqueeze(2), states).squeeze(2)
-            buffers.states[0].copy_(states[-1])
-    return y, kept
+    outputs, kept = [], []
+    for block in _cut_blocks(inputs):
+        starts: list[Tensor] | None = [] if keep_states else None
+        outputs.append(_run_block(block, starts))
+        if starts is not None:
+            kept.append(torch.stack(starts))
+    return _join(outputs), _join(kept) if keep_states else None
 
 
 class Recurrence(Function):
@@ -101,21 +103,43 @@ class Recurrence(Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
         """Return the gradients of the fields of `Inputs`."""
-        *saved, kept = ctx.saved_tensors
-        inputs, grads = Inputs(*saved), Inputs(*(torch.zeros_like(part) for part in saved))
+        *inputs, kept = ctx.saved_tensors
+        grads, start = [], 0
         with torch.autocast(grad_y.device.type, enabled=False):
-            for part in _blocks(inputs):
-                _go_back(inputs.take(part), grad_y[:, part], kept[:, part], grads.take(part))
-        return grads
+            for block in _cut_blocks(Inputs(*inputs)):
+                part = slice(start, start := start + block.x.shape[1])
+                grads.append(_run_block_back(block, grad_y[:, part].contiguous(), kept[:, part]))
+        x, step, B, C, rates = zip(*grads, strict=True)
+        return _join(x), _join(step), _join(B), _join(C), torch.stack(rates).sum(0)
 
 
-def _go_back(inputs: Inputs, grad_y: Tensor, kept: Tensor, grads: Inputs) -> None:
-    """Write one block's gradients into `grads`; add to that of the rates."""
-    buffers = _make_buffers(inputs)
-    carry = torch.zeros_like(kept[0])  # the gradient of the tile's last state, from later tiles
-    for index, tokens in reversed(list(enumerate(_tiles(len(inputs.x))))):
-        buffers.states[0].copy_(kept[index])
-        decay, states = _advance(inputs, tokens, buffers)
+def _run_block(inputs: Inputs, starts: list[Tensor] | None) -> Tensor:
+    """Return y (L, b, d) of one block; append the state before each tile to `starts`."""
+    n_sequences, n_states, n_channels = inputs.x.shape[1], *inputs.rates.shape
+    y = torch.empty_like(inputs.x)
+    tile = _make_tile(inputs)
+    for tokens in _cut_tiles(len(y)):
+        if starts is not None:
+            starts.append(tile.states[0].clone())
+        _, states = _advance(inputs, tokens, tile)
+        n_rows = len(states) * n_sequences
+        torch.bmm(
+            inputs.C[tokens].view(n_rows, 1, n_states),
+            states.view(n_rows, n_states, n_channels),
+            out=y[tokens].view(n_rows, 1, n_channels),
+        )
+        tile.states[0].copy_(states[-1])
+    return y
+
+
+def _run_block_back(inputs: Inputs, grad_y: Tensor, kept: Tensor) -> Inputs:
+    """Return the gradients of one block's inputs from that of its y (L, b, d)."""
+    grads = Inputs(*(torch.zeros_like(part) for part in inputs))
+    tile = _make_tile(inputs)
+    carry = torch.zeros_like(tile.states[0])  # what later tiles say of a tile's last state
+    for index, tokens in reversed(list(enumerate(_cut_tiles(len(grad_y))))):
+        tile.states[0].copy_(kept[index])
+        decay, states = _advance(inputs, tokens, tile)
         x, step, B, C = (part[tokens] for part in inputs[:4])
         grad = grad_y[tokens]
         grad_states = C.unsqueeze(3) * grad.unsqueeze(2)  # (tile, b, n, d)
@@ -127,47 +151,49 @@ def _go_back(inputs: Inputs, grad_y: Tensor, kept: Tensor, grads: Inputs) -> Non
         grad_drive = torch.matmul(B.unsqueeze(2), grad_states).squeeze(2)  # of step * x
         grads.C[tokens] = torch.matmul(states, grad.unsqueeze(3)).squeeze(3)
         grads.B[tokens] = torch.matmul(grad_states, (step * x).unsqueeze(3)).squeeze(3)
-        before = buffers.states[: len(grad)]
-        grad_exponent = grad_states.mul_(decay).mul_(before)  # of step * rates
+        grad_exponent = grad_states.mul_(decay).mul_(tile.states[: len(grad)])  # of step * rates
         grads.x[tokens] = grad_drive * step
         grads.step[tokens] = torch.mul(grad_exponent, inputs.rates, out=decay).sum(2)
         grads.step[tokens] += grad_drive * x
         grads.rates.add_(grad_exponent.mul_(step.unsqueeze(2)).sum((0, 1)))
+    return grads
 
 
-def _advance(inputs: Inputs, tokens: slice, buffers: _Buffers) -> tuple[Tensor, Tensor]:
-    """Run one tile from the state in ``buffers.states[0]``; return its decays and states."""
+def _advance(inputs: Inputs, tokens: slice, tile: _Tile) -> tuple[Tensor, Tensor]:
+    """Run one tile from the state in ``tile.states[0]``; return its decays and states."""
     step = inputs.step[tokens]
-    decay, states = buffers.decay[: len(step)], buffers.states[1 : len(step) + 1]
+    decay, states = tile.decay[: len(step)], tile.states[1 : len(step) + 1]
     # PyTorch's exp2 is up to four times as fast as its exp on a CPU, and as exact.
-    torch.mul(step.unsqueeze(2), inputs.rates * LOG2_E, out=decay).exp2_()
+    torch.mul(step.unsqueeze(2), tile.rates, out=decay).exp2_()
     torch.mul((step * inputs.x[tokens]).unsqueeze(2), inputs.B[tokens].unsqueeze(3), out=states)
-    before = buffers.states[0]
-    for factor, state in zip(decay.unbind(), states.unbind(), strict=True):
-        state.addcmul_(factor, before)
-        before = state
+    for token in range(len(step)):
+        tile.each_state[token + 1].addcmul_(tile.decays[token], tile.each_state[token])
     return decay, states
 
 
-def _make_buffers(inputs: Inputs) -> _Buffers:
-    """Return the buffers for a block of sequences, with the state before the first token."""
+def _make_tile(inputs: Inputs) -> _Tile:
+    """Return the room for a block of sequences, with the state before the first token."""
     n_tokens, n_sequences, n_channels = inputs.x.shape
-    tile = min(TILE, n_tokens)
-    shape = n_sequences, len(inputs.rates), n_channels
-    decay, states = inputs.x.new_empty(tile, *shape), inputs.x.new_empty(tile + 1, *shape)
+    size, shape = min(TILE, n_tokens), (n_sequences, len(inputs.rates), n_channels)
+    decay, states = inputs.x.new_empty(size, *shape), inputs.x.new_empty(size + 1, *shape)
     states[0].zero_()
-    return _Buffers(decay, states)
+    return _Tile(decay, states, decay.unbind(), states.unbind(), inputs.rates * LOG2_E)
 
 
-def _tiles(n_tokens: int) -> Iterator[slice]:
+def _cut_tiles(n_tokens: int) -> Iterator[slice]:
     for start in range(0, n_tokens, TILE):
         yield slice(start, min(start + TILE, n_tokens))
 
 
-def _blocks(inputs: Inputs) -> Iterator[slice]:
+def _cut_blocks(inputs: Inputs) -> Iterator[Inputs]:
     """Cut the sequences into blocks that fit into a CPU's cache; on a GPU, take all at once."""
     n_sequences = inputs.x.shape[1]
     n_blocks = math.ceil(n_sequences * TILE * inputs.rates.numel() / BLOCK_VALUES)
-    size = n_sequences if inputs.x.is_cuda else math.ceil(n_sequences / max(1, n_blocks))
-    for start in range(0, n_sequences, max(1, size)):
-        yield slice(start, start + size)
+    size = math.ceil(n_sequences / n_blocks) if inputs.x.device.type == "cpu" else n_sequences
+    for start in range(0, n_sequences, size):
+        yield inputs.take(slice(start, start + size))
+
+
+def _join(blocks: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+    """Put the blocks' sequences side by side again."""
+    return blocks[0] if len(blocks) == 1 else torch.cat(list(blocks), dim=1)

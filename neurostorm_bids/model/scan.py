@@ -78,8 +78,9 @@ def selective_scan_ref(
     Tensor, shape (b, d, L), in the dtype of `u`.
     """
     dtype = torch.promote_types(u.dtype, torch.float32)
-    x, step = u.to(dtype), _make_step(delta, delta_bias, dtype=dtype, softplus=delta_softplus)
-    B, C = B.to(dtype), C.to(dtype)
+    step = _make_step(delta, delta_bias, dtype=dtype, softplus=delta_softplus)
+    # Laid out (b, d, L), as published; PyTorch would carry another layout on, with another speed.
+    x, step, B, C = (part.to(dtype).contiguous() for part in (u, step, B, C))
     decay = torch.exp(torch.einsum("bdl,dn->bdln", step, A.to(dtype)))
     drive = torch.einsum("bdl,bnl,bdl->bdln", step, B, x)
     state = torch.zeros_like(decay[:, :, 0])

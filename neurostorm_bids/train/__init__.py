@@ -1,1 +1,1 @@
-"""Training, and the evaluation that goes with it."""
+"""Training: which clips are seen in which order, one loop, and what survives an interruption."""

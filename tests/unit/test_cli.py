@@ -8,58 +8,7 @@ import sys
 import click
 import pytest
 
-from neurostorm_bids.cli import command, main, spread_lists
-
-POSITIONALS = ["--", "/data", "/out", "participant"]
-
-
-@pytest.mark.parametrize(
-    ("typed", "read"),
-    [
-        (["/data", "/out", "participant"], POSITIONALS),
-        (
-            ["/data", "/out", "participant", "--participant-label", "01", "sub-02"],
-            ["--participant-label", "01", "--participant-label", "sub-02", *POSITIONALS],
-        ),
-        (
-            ["--participant-label", "01", "02", "/data", "/out", "participant"],
-            ["--participant-label", "01", "--participant-label", "02", *POSITIONALS],
-        ),
-        (
-            ["/data", "/out", "--participant_label", "01", "02", "participant"],
-            ["--participant-label", "01", "--participant-label", "02", *POSITIONALS],
-        ),
-        (
-            ["/data", "--task-id", "rest", "/out", "participant"],
-            ["--task-id", "rest", *POSITIONALS],
-        ),
-        (
-            ["--participant-label=01", "02", "--device", "cpu", "/data", "/out", "participant"],
-            [
-                "--device",
-                "cpu",
-                "--participant-label",
-                "01",
-                "--participant-label",
-                "02",
-                *POSITIONALS,
-            ],
-        ),
-        (
-            ["--model", "a.ckpt", "--participant-label", "01", "/data", "/out", "participant"],
-            ["--model", "a.ckpt", "--participant-label", "01", *POSITIONALS],
-        ),
-        (["--dry-run", "/data", "/out", "participant"], ["--dry-run", *POSITIONALS]),
-        (
-            ["-d", "fmriprep=/x", "--", "/data", "/out", "participant"],
-            ["-d", "fmriprep=/x", *POSITIONALS],
-        ),
-        (["--participant-label"], ["--participant-label"]),
-        (["--help"], ["--help"]),
-    ],
-)
-def test_lists_are_read_wherever_they_stand(typed, read):
-    assert spread_lists(typed) == read
+from neurostorm_bids.cli import command, main
 
 
 def test_an_unknown_level_ends_with_status_17(tmp_path, capsys):
@@ -67,7 +16,7 @@ def test_an_unknown_level_ends_with_status_17(tmp_path, capsys):
     assert "participant, group" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("level", ["group", "pretrain", "finetune"])
+@pytest.mark.parametrize("level", ["group", "finetune"])
 def test_a_level_that_is_not_built_says_so(level, tmp_path, capsys):
     assert main([str(tmp_path), str(tmp_path / "out"), level]) == 17
     assert "not part of neurostorm-bids" in capsys.readouterr().err

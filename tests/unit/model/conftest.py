@@ -1,7 +1,12 @@
-"""A small model, and files of it as the research code writes them."""
+"""A small model, files of it as the research code writes them, and numbers that code produced."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import json
+
+import numpy as np
 import pytest
 import torch
 
@@ -82,3 +87,60 @@ def publish(tmp_path, tiny_state, tiny_hyper):
         return path
 
     return publish
+
+
+@pytest.fixture(scope="session")
+def recipe(golden):
+    """The module that makes the golden weights and inputs from seeds."""
+    spec = importlib.util.spec_from_file_location("golden_recipe", golden / "recipe.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def read_golden(golden, recipe):
+    """Read a golden file: its arrays by name, and its input ``x``, which comes from a seed."""
+
+    def read_golden(name):
+        with np.load(golden / f"{name}.npz") as file:
+            arrays = dict(file)
+        shape = arrays.get("x_shape", (1, 1, 96, 96, 96, 20))
+        x = recipe.clip(shape, int(arrays["x_seed"]))
+        assert hashlib.sha256(x.tobytes()).hexdigest() == str(arrays["x_sha256"])
+        arrays["x"] = x.astype(np.float32) * recipe.IN_SCALE
+        return arrays
+
+    return read_golden
+
+
+@pytest.fixture(scope="session")
+def build_golden(recipe):
+    """Build the backbone of a golden file, with the weights that its seed gives, in eval mode."""
+
+    def build_golden(arrays):
+        values = json.loads(str(arrays["config"]))
+        values["last_layer_full_msa"] = values.pop("last_layer_full_MSA")
+        del values["num_heads"]  # published, without effect
+        backbone = Backbone(ModelConfig.from_dict(values))
+        shapes = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
+        weights = recipe.weights(shapes, int(arrays["weights_seed"]))
+        if "weights_sha256" in arrays:
+            assert recipe.digest(weights) == str(arrays["weights_sha256"])
+        backbone.load_state_dict(
+            {key: torch.from_numpy(value.astype(np.float32)) for key, value in weights.items()}
+        )
+        return backbone.eval()
+
+    return build_golden
+
+
+@pytest.fixture(scope="session")
+def relative_error():
+    """The largest difference between two tensors, as a share of the second one's largest value."""
+
+    def relative_error(found, expected):
+        expected = torch.as_tensor(expected)
+        return ((found.detach() - expected).abs().max() / expected.abs().max()).item()
+
+    return relative_error

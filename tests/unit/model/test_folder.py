@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -253,3 +254,13 @@ def test_damaged_weights_are_refused(written, damage):
     rewrite(written, weights={"sha256": digest_file(path)})
     with pytest.raises(DataError, match="is damaged"):
         read_model_folder(written)
+
+
+def test_the_weights_may_be_read_by_whom_the_umask_lets(tmp_path, checkpoint):
+    before = os.umask(0o022)
+    try:
+        write_model_folder(tmp_path / "shared", checkpoint)
+    finally:
+        os.umask(before)
+    rights = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "shared").iterdir()}
+    assert set(rights.values()) == {0o644}, rights

@@ -1,0 +1,316 @@
+"""The options of the command, by the level that they belong to; defaults are the options' own."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+from click.core import ParameterSource
+
+from neurostorm_bids.errors import UsageError
+from neurostorm_bids.train.options import Precision, Strategy, TrainOptions
+from neurostorm_bids.train.pretrain_options import Objective, PretrainOptions, StrdKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class LevelOption(click.Option):
+    """An option that belongs to some analysis levels, or to all.
+
+    Parameters
+    ----------
+    levels : names of the levels; empty for all.
+    """
+
+    def __init__(self, *args: Any, levels: Sequence[str] = (), **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **kwargs)
+        self.levels = tuple(levels)
+
+
+class LevelCommand(click.Command):
+    """A command whose help lists the options by level."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section per level, those of all levels first."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is None or isinstance(param, click.Argument):
+                continue
+            levels = getattr(param, "levels", ())
+            title = f"Options of {' and '.join(levels)}" if levels else "Options"
+            sections.setdefault(title, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def keep_those_of(level: str, ctx: click.Context) -> dict[str, Any]:
+    """Return the options that belong to a level.
+
+    Raises
+    ------
+    UsageError
+        If one of another level was typed: it would have no effect.
+    """
+    kept = {}
+    for param in ctx.command.params:
+        levels = getattr(param, "levels", ())
+        name = str(param.name)
+        if not levels or level in levels:
+            if param.expose_value and name in ctx.params:
+                kept[name] = ctx.params[name]
+        elif ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            raise UsageError(
+                f"{param.opts[0]} belongs to the level {' and '.join(levels)}, not to {level}. "
+                "Leave it out, or choose that level."
+            )
+    return kept
+
+
+def _default(kind: type, name: str) -> Any:  # noqa: ANN401 - as many types as fields
+    return next(field.default for field in fields(kind) if field.name == name)
+
+
+def _train(name: str, help_text: str, **kwargs: Any) -> LevelOption:  # noqa: ANN401 - click's own
+    """Make the option of a field of `TrainOptions`."""
+    default = _default(TrainOptions, name)
+    kwargs.setdefault("type", float if isinstance(default, float) else None)
+    return LevelOption(
+        [f"--{name.replace('_', '-')}", name],
+        default=default,
+        show_default=default is not None,
+        help=help_text,
+        levels=["pretrain"],
+        **kwargs,
+    )
+
+
+def _pretrain(*declarations: str, **kwargs: Any) -> LevelOption:  # noqa: ANN401 - click's own
+    """Make an option of `PretrainOptions`; the last declaration is the field's name."""
+    kwargs.setdefault("default", _default(PretrainOptions, declarations[-1]))
+    return LevelOption(list(declarations), levels=["pretrain"], **kwargs)
+
+
+def _labels(*declarations: str, metavar: str = "LABEL ...", text: str) -> LevelOption:
+    return LevelOption(list(declarations), multiple=True, metavar=metavar, help=text)
+
+
+_COUNT = click.IntRange(min=1)
+_PATH = click.Path(path_type=Path)
+
+SHARED: list[click.Parameter] = [
+    LevelOption(
+        ["--model", "models"],
+        multiple=True,
+        metavar="MODEL ...",
+        help="Model folder, published .ckpt file, catalogue name or "
+        "hf://owner/repo/file@revision. For pretrain: where to start from.",
+    ),
+    _labels("--participant-label", text="Only these."),
+    _labels("--exclude-participant-label", text="All but these."),
+    _labels("--session-id", "--session-label", "session_ids", text="Only these sessions."),
+    _labels("--task-id", "task_ids", text="Only these tasks."),
+    _labels("--run-id", "run_ids", metavar="INDEX ...", text="Only these runs."),
+    LevelOption(
+        ["--space"],
+        help="Standard space to read, such as MNI152NLin6Asym.  [default: the model's own]",
+    ),
+    LevelOption(
+        ["--bids-filter-file"],
+        type=_PATH,
+        help='JSON as for fMRIPrep; key "bold"; null = absent, "*" = any.',
+    ),
+    _labels(
+        "-d",
+        "--derivatives",
+        metavar="NAME=PATH ...",
+        text="fMRIPrep derivatives to read instead of those found in BIDS_DIR.",
+    ),
+    LevelOption(
+        ["--device"],
+        default="auto",
+        show_default=True,
+        help="auto, cpu, cuda or cuda:N; a GPU asked for and absent is an error.",
+    ),
+    LevelOption(
+        ["--batch-size"],
+        default="auto",
+        show_default=True,
+        help="Clips at once; for pretrain clips per update of the weights, over all devices. auto "
+        "or a number.",
+    ),
+    LevelOption(
+        ["--nprocs", "--n-cpus", "nprocs"],
+        type=_COUNT,
+        help="CPUs to use in all.  [default: all that are available]",
+    ),
+    LevelOption(
+        ["--dry-run"],
+        is_flag=True,
+        help="List every run chosen and every one left out, with why.",
+    ),
+    LevelOption(["--debug"], is_flag=True, help="As -v, with tracebacks and absolute paths."),
+    LevelOption(["-v", "--verbose"], count=True, help="More in the log: shapes, seconds, kernels."),
+]
+
+PARTICIPANT: list[click.Parameter] = [
+    LevelOption(
+        ["--target-scale", "target_scales"],
+        multiple=True,
+        metavar="NAME=MEAN,SD[,UNIT]",
+        help="Mean and standard deviation of a regression target that the model file does not "
+        "hold, for example age=28.76,3.68,years. Without them values are reported as z-scores.",
+        levels=["participant"],
+    ),
+    LevelOption(
+        ["--omp-nthreads"],
+        type=_COUNT,
+        help="CPUs per run; with --nprocs 8 --omp-nthreads 2, four runs are worked on at a time.  "
+        "[default: --nprocs, at most 8]",
+        levels=["participant"],
+    ),
+    LevelOption(
+        ["--overwrite"],
+        is_flag=True,
+        help="Compute again what is already finished.",
+        levels=["participant"],
+    ),
+    LevelOption(
+        ["--stop-on-first-crash"],
+        is_flag=True,
+        help="End at the first run that fails.",
+        levels=["participant"],
+    ),
+]
+
+PRETRAIN: list[click.Parameter] = [
+    _pretrain(
+        "--objective",
+        "objective",
+        type=click.Choice(get_args(Objective)),
+        show_default=True,
+        help="Reconstruct masked tokens (mae), tell clips apart (contrastive), or both.",
+    ),
+    _pretrain(
+        "--preset",
+        "preset",
+        show_default=True,
+        help="Network and grid: tiny (tests), base (as published), large, low-res (4 mm), long "
+        "(40 volumes).",
+    ),
+    _pretrain(
+        "--embed-dim",
+        "embed_dim",
+        type=_COUNT,
+        help="Channels of the first stage, in place of the preset's.",
+    ),
+    _pretrain(
+        "--mask",
+        "mask",
+        metavar="SPACE/TIME",
+        help="What is masked as a whole: random, window or atlas in space; random or tube in time. "
+        " [default: window/random, with --atlas atlas/random]",
+    ),
+    _pretrain(
+        "--mask-ratio",
+        "mask_ratio",
+        type=float,
+        show_default=True,
+        help="Share of the units that are masked.",
+    ),
+    _pretrain(
+        "--atlas",
+        "atlas",
+        metavar="NAME[:VARIANT]|PATH",
+        help="Regions to mask and to report errors for: an atlas of TemplateFlow "
+        "(Schaefer2018:200), AAL3, or a NIfTI file with its labels beside it.",
+    ),
+    _pretrain("--strd", "strd", is_flag=True, help="Drop redundant tokens in training."),
+    _pretrain(
+        "--strd-kind",
+        "strd_kind",
+        type=click.Choice(get_args(StrdKind)),
+        show_default=True,
+        help="redundant: the more redundant, the likelier; published: as in the research code.",
+    ),
+    _pretrain(
+        "--strd-rate",
+        "strd_rate",
+        type=float,
+        show_default=True,
+        help="Mean share of tokens that redundant drops.",
+    ),
+    _pretrain(
+        "--contrastive-weight",
+        "contrastive_weight",
+        type=float,
+        show_default=True,
+        help="Weight of the contrastive loss beside that of mae.",
+    ),
+    _pretrain(
+        "--augment/--no-augment",
+        "augment",
+        show_default=True,
+        help="Turn, scale, smooth and add noise to clips, all volumes of a clip alike.",
+    ),
+    _pretrain(
+        "--validation-share",
+        "validation_share",
+        type=float,
+        show_default=True,
+        help="Share of the participants that are never trained on.",
+    ),
+    _pretrain(
+        "--sampling-weight",
+        "sampling_weights",
+        multiple=True,
+        metavar="NAME=WEIGHT ...",
+        help="Share of each dataset in the samples, in any unit.  [default: as it has clips]",
+    ),
+    _pretrain(
+        "--store-bits",
+        "store_bits",
+        type=click.Choice(["8", "16"]),
+        default=str(_default(PretrainOptions, "store_bits")),
+        show_default=True,
+        help="Bits per voxel and volume of the prepared runs.",
+    ),
+    _pretrain(
+        "-w",
+        "--work-dir",
+        "work_dir",
+        type=_PATH,
+        help="Prepared runs and checkpoints.  [default: OUTPUT_DIR/.work]",
+    ),
+    _train("max_epochs", "How often the clips of all runs are gone through.", type=_COUNT),
+    _train("max_steps", "Updates of the weights, in place of --max-epochs.", type=_COUNT),
+    _train(
+        "micro_batch_size",
+        "Clips that a device works on at once; halved when memory runs out.  [default: its share]",
+        type=_COUNT,
+    ),
+    _train("learning_rate", "The highest, reached after the warm-up."),
+    _train("warmup_steps", "Updates before that.  [default: a twentieth]", type=int),
+    _train("weight_decay", "Of AdamW, on matrices."),
+    _train("clip_norm", "Longest gradient."),
+    _train("precision", "Of the computation.", type=click.Choice(get_args(Precision))),
+    _train("ema_decay", "Of a moving average of the weights.", type=float),
+    _train("activation_checkpointing", "Compute twice in place of keeping.", is_flag=True),
+    LevelOption(
+        ["--random-seed", "seed"],
+        default=_default(TrainOptions, "seed"),
+        show_default=True,
+        help="Of everything random.",
+        levels=["pretrain"],
+    ),
+    _train("evaluate_every", "Updates between evaluations.  [default: 20 in all]", type=_COUNT),
+    _train("checkpoint_every", "Updates between checkpoints.", type=_COUNT),
+    _train("devices", "GPUs (or processes) per node.  [default: all, or srun's]", type=_COUNT),
+    _train("num_nodes", "Nodes.  [default: torchrun's or srun's]", type=_COUNT),
+    _train("strategy", "How devices share the model.", type=click.Choice(get_args(Strategy))),
+    _train("workers", "Threads per device that read ahead.", type=_COUNT),
+]

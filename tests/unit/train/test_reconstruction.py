@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from neurostorm_bids.errors import UsageError
+from neurostorm_bids.model.autoencoder import MaskedAutoencoder, cut_patches
+from neurostorm_bids.model.config import ModelConfig
+from neurostorm_bids.model.masking import MaskScheme, draw_mask, number_units
+from neurostorm_bids.train.objectives import average_masked
+from neurostorm_bids.train.reconstruction import RegionErrors, measure_baselines, pick_example
+
+CONFIG = ModelConfig(
+    img_size=(8, 4, 12, 5),
+    in_chans=2,
+    embed_dim=4,
+    depths=(1, 1),
+    window_size=(2, 2, 2, 2),
+    first_window_size=(2, 2, 2, 2),
+    patch_size=(2, 1, 3, 1),
+    last_layer_full_msa=False,
+    d_state=2,
+)
+PATCH = CONFIG.patch_size
+TOKENS = (4, 4, 4, 5)
+SCHEMES = ["random/random", "random/tube", "window/random", "window/tube"]
+
+
+def make_mask(scheme, *, n_clips, seed=0):
+    units = number_units(MaskScheme.parse(scheme), TOKENS, window=(2, 2, 2, 2))
+    generator = torch.Generator().manual_seed(seed)
+    return draw_mask(units, ratio=0.5, n_clips=n_clips, generator=generator)
+
+
+@pytest.fixture
+def clips():
+    generator = torch.Generator().manual_seed(1)
+    values = torch.randn(3, 2, 8, 4, 12, 5, generator=generator)
+    return values * torch.rand(3, 2, 8, 4, 12, 1, generator=generator) + 0.5
+
+
+@pytest.fixture
+def mask():
+    return make_mask("random/random", n_clips=3)
+
+
+@pytest.fixture
+def regions():
+    return torch.randint(-1, 3, TOKENS[:3], generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture
+def names():
+    return {0: "left", 1: "right", 2: "middle", 7: "lost"}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return MaskedAutoencoder(CONFIG, scheme=MaskScheme.parse("random/random")).eval()
+
+
+def token_of(x, y, z, t):
+    return x // PATCH[0], y // PATCH[1], z // PATCH[2], t
+
+
+def list_voxels():
+    return itertools.product(*(range(size) for size in CONFIG.img_size))
+
+
+def predict_naively(clip, hidden):
+    """Predict each hidden voxel of a clip (C, X, Y, Z, T) by two means, looking at one by one."""
+    clip = clip.double().numpy()
+    by_place, by_voxel = {}, {}
+    for x, y, z, t in list_voxels():
+        if hidden[token_of(x, y, z, t)]:
+            continue
+        for channel in range(len(clip)):
+            value = clip[channel, x, y, z, t]
+            place = channel, x % PATCH[0], y % PATCH[1], z % PATCH[2]
+            by_place.setdefault(place, []).append(value)
+            by_voxel.setdefault((channel, x, y, z), []).append(value)
+    patch_mean, voxel_mean = np.zeros(clip.shape), np.zeros(clip.shape)
+    for channel, (x, y, z, t) in itertools.product(range(len(clip)), list_voxels()):
+        seen = by_place[channel, x % PATCH[0], y % PATCH[1], z % PATCH[2]]
+        patch_mean[channel, x, y, z, t] = np.mean(seen)
+        voxel_mean[channel, x, y, z, t] = np.mean(by_voxel.get((channel, x, y, z), seen))
+    return patch_mean, voxel_mean
+
+
+def average_over_hidden(squared, hidden):
+    """Average squared errors (C, X, Y, Z, T) over the voxels of each hidden patch, and these."""
+    of_patches = {}
+    for x, y, z, t in list_voxels():
+        token = token_of(x, y, z, t)
+        if hidden[token]:
+            of_patches.setdefault(token, []).extend(squared[:, x, y, z, t])
+    return np.mean([np.mean(values) for values in of_patches.values()])
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_baselines_are_what_two_naive_predictors_lose(clips, scheme):
+    mask = make_mask(scheme, n_clips=3)
+    losses = [
+        [
+            average_over_hidden((predicted - clip.double().numpy()) ** 2, hidden)
+            for predicted in predict_naively(clip, hidden)
+        ]
+        for clip, hidden in zip(clips, mask, strict=True)
+    ]
+    expected = np.mean(losses, axis=0)
+    assert measure_baselines(clips, mask, PATCH) == pytest.approx(tuple(expected), rel=1e-5)
+
+
+def test_an_autoencoder_that_answers_with_the_mean_patch_has_the_loss_of_that_baseline(
+    clips, model
+):
+    mask = make_mask("window/random", n_clips=3)
+    assert len(set(mask.flatten(1).sum(1).tolist())) > 1  # clips count alike all the same
+    answer = torch.randn(12)
+    patches = torch.where(mask.unsqueeze(-1), cut_patches(clips, PATCH), answer)
+    clips = torch.from_numpy(join_naively(patches))
+    torch.nn.init.zeros_(model.decoder_pred.weight)
+    with torch.no_grad():
+        model.decoder_pred.bias.copy_(answer)
+        loss = average_masked(model(clips, mask).patch_error, mask).item()
+    assert measure_baselines(clips, mask, PATCH).patch_mean == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_voxel_that_never_changes_is_predicted_by_its_own_mean_without_error(clips, mask):
+    still = clips[..., :1].expand_as(clips)
+    mask[..., 0] = False  # visible once
+    patch_mean, voxel_mean = measure_baselines(still, mask, PATCH)
+    assert voxel_mean < 1e-12
+    assert patch_mean > 0.1
+
+
+@pytest.mark.parametrize("scheme", ["random/tube", "window/tube"])
+def test_under_tubes_both_baselines_are_the_same(clips, scheme):
+    patch_mean, voxel_mean = measure_baselines(clips, make_mask(scheme, n_clips=3), PATCH)
+    assert voxel_mean == pytest.approx(patch_mean, rel=1e-6)
+
+
+def test_baselines_look_at_nothing_that_is_masked(clips, mask):
+    hidden = mask.unsqueeze(-1)
+    _, before = measure_baselines(clips, mask, PATCH)
+    patches = torch.where(hidden, cut_patches(clips, PATCH) + 1000, cut_patches(clips, PATCH))
+    moved = torch.from_numpy(join_naively(patches))
+    _, after = measure_baselines(moved, mask, PATCH)
+    assert math.sqrt(after) == pytest.approx(1000, abs=3 * math.sqrt(before))
+
+
+def join_naively(patches):
+    clips = np.zeros((len(patches), 2, *CONFIG.img_size), dtype=np.float32)
+    values = patches.reshape(*patches.shape[:5], *PATCH[:3], 2).numpy()
+    for x, y, z, t in list_voxels():
+        place = x % PATCH[0], y % PATCH[1], z % PATCH[2]
+        clips[:, :, x, y, z, t] = values[:, *token_of(x, y, z, t), *place]
+    return clips
+
+
+def test_a_clip_without_visible_tokens_is_predicted_to_be_zero(clips):
+    everything = torch.ones(3, *TOKENS, dtype=torch.bool)
+    patch_mean, voxel_mean = measure_baselines(clips, everything, PATCH)
+    assert patch_mean == voxel_mean == pytest.approx(clips.square().mean().item(), rel=1e-5)
+
+
+def test_half_precision_is_averaged_in_single(clips, mask):
+    rounded = clips.bfloat16()
+    exact = measure_baselines(rounded.float(), mask, PATCH)
+    assert measure_baselines(rounded, mask, PATCH) == pytest.approx(exact, rel=1e-6)
+
+
+def test_a_mask_that_hides_nothing_of_a_clip_is_refused(clips, mask):
+    with pytest.raises(UsageError, match=r"clips \[1\]"):
+        measure_baselines(clips, mask & torch.tensor([1, 0, 1]).bool().view(3, 1, 1, 1, 1), PATCH)
+
+
+def measure_naively(clips, mask, patch_error, regions):
+    """Collect the errors and the voxels of each region's masked patches one by one."""
+    found = {}
+    patches = cut_patches(clips, PATCH).double()
+    for token in itertools.product(range(len(clips)), *(range(size) for size in TOKENS)):
+        if mask[token]:
+            errors, voxels = found.setdefault(int(regions[token[1:4]]), ([], []))
+            errors.append(patch_error[token].item())
+            voxels.extend(patches[token].tolist())
+    return {region: (np.mean(e), np.var(v), len(e)) for region, (e, v) in found.items()}
+
+
+def test_errors_of_regions_are_those_of_a_naive_loop(clips, mask, regions, names):
+    patch_error = torch.rand(3, *TOKENS)
+    errors = RegionErrors(regions, names, PATCH)
+    errors.add(clips, mask, patch_error)
+    table = errors.tabulate().set_index("index")
+    expected = measure_naively(clips, mask, patch_error, regions)
+    assert set(expected) == {-1, 0, 1, 2}
+    for region, (error, variance, n_patches) in expected.items():
+        row = table.loc[region]
+        assert row["n_patches"] == n_patches
+        assert row["error"] == pytest.approx(error, rel=1e-6)
+        assert row["variance"] == pytest.approx(variance, rel=1e-5)
+        assert row["relative_error"] == pytest.approx(error / variance, rel=1e-5)
+
+
+def test_batches_may_be_cut_anywhere(clips, mask, regions, names):
+    patch_error = torch.rand(3, *TOKENS)
+    whole, parts = (RegionErrors(regions, names, PATCH) for _ in range(2))
+    whole.add(clips, mask, patch_error)
+    for part in (slice(0, 1), slice(1, 3)):
+        parts.add(clips[part], mask[part], patch_error[part])
+    assert np.allclose(
+        whole.tabulate().select_dtypes("number"),
+        parts.tabulate().select_dtypes("number"),
+        rtol=1e-12,
+        equal_nan=True,
+    )
+
+
+def test_regions_together_have_the_loss_of_the_autoencoder(clips, mask, regions, names, model):
+    with torch.no_grad():
+        found = model(clips, mask)
+    errors = RegionErrors(regions, names, PATCH)
+    errors.add(clips, mask, found.patch_error)
+    table = errors.tabulate().dropna()
+    loss = np.average(table["error"], weights=table["n_patches"])
+    assert loss == pytest.approx(found.loss.item(), rel=1e-5)
+
+
+def test_predicting_the_mean_of_a_region_has_a_relative_error_of_one(clips, mask, regions, names):
+    patches = cut_patches(clips, PATCH)
+    patch_error = torch.zeros(3, *TOKENS)
+    for region in (-1, 0, 1, 2):
+        chosen = mask & (regions == region).unsqueeze(-1)
+        mean = patches[chosen].mean()
+        patch_error[chosen] = (patches[chosen] - mean).square().mean(-1)
+    errors = RegionErrors(regions, names, PATCH)
+    errors.add(clips, mask, patch_error)
+    assert errors.tabulate()["relative_error"].dropna().to_numpy() == pytest.approx(1, rel=1e-5)
+
+
+def test_a_region_in_which_nothing_was_masked_has_no_error(clips, mask, regions, names):
+    errors = RegionErrors(regions, names, PATCH)
+    errors.add(clips, mask, torch.rand(3, *TOKENS))
+    lost = errors.tabulate().set_index("name").loc["lost"]
+    assert lost["n_patches"] == 0
+    assert lost[["error", "variance", "relative_error"]].isna().all()
+
+
+def test_a_constant_region_has_an_error_but_no_relative_one(mask, regions, names):
+    errors = RegionErrors(regions, names, PATCH)
+    errors.add(torch.full((3, 2, 8, 4, 12, 5), 0.3), mask, torch.ones(3, *TOKENS))
+    table = errors.tabulate().set_index("index").loc[[0, 1, 2]]
+    assert (table["error"] == 1).all()
+    assert table["relative_error"].isna().all()
+
+
+def test_tokens_outside_all_regions_have_a_row_only_where_some_were_masked(
+    clips, mask, regions, names
+):
+    errors = RegionErrors(regions, names, PATCH)
+    errors.add(clips, mask & (regions >= 0).unsqueeze(-1), torch.rand(3, *TOKENS))
+    assert errors.tabulate()["index"].tolist() == [0, 1, 2, 7]
+    errors.add(clips, mask, torch.rand(3, *TOKENS))
+    assert errors.tabulate()["name"].tolist()[0] == "outside all regions"
+
+
+def test_a_region_without_a_name_is_refused(regions):
+    with pytest.raises(UsageError, match=r"none for \[1, 2\]"):
+        RegionErrors(regions, {0: "left"}, PATCH)
+
+
+def test_the_example_is_the_median_clip(clips, mask, model):
+    with torch.no_grad():
+        found = model(clips, mask)
+    patch_error = found.patch_error * torch.tensor([3.0, 1.0, 2.0]).view(3, 1, 1, 1, 1)
+    picked = pick_example(
+        clips,
+        mask,
+        found._replace(patch_error=patch_error),
+        patch_size=PATCH,
+        labels=["worst", "best", "median"],
+    )
+    assert picked.label == "median"
+
+
+def test_the_example_shows_a_volume_with_a_usual_share_of_masked_patches(clips, model):
+    mask = torch.zeros(1, *TOKENS, dtype=torch.bool)
+    mask[..., 0] = mask[:, :2, ..., 2] = mask[:, :, :1, :, 3] = True  # 1, 0, 1/2, 1/4 and 0
+    with torch.no_grad():
+        found = model(clips[:1], mask)
+    picked = pick_example(clips[:1], mask, found, patch_size=PATCH, labels=["a"])
+    assert (picked.volume, picked.n_volumes) == (3, 5)
+    assert picked.masked.mean() == pytest.approx(0.25)
+
+
+def test_the_example_has_only_masked_voxels_replaced(clips, mask, model):
+    with torch.no_grad():
+        found = model(clips, mask)
+    picked = pick_example(clips, mask, found, patch_size=PATCH, labels=["a", "b", "c"])
+    clip, volume = "abc".index(picked.label), picked.volume
+    rebuilt = join_naively(found.patches)[clip, 0, ..., volume]
+    expected = clips[clip, 0, ..., volume].numpy().copy()
+    assert np.array_equal(picked.original, expected)
+    for x, y, z in np.ndindex(expected.shape):
+        assert picked.masked[x, y, z] == mask[clip][token_of(x, y, z, volume)]
+        if picked.masked[x, y, z]:
+            expected[x, y, z] = rebuilt[x, y, z]
+    assert np.array_equal(picked.reconstructed, expected)
+    assert np.array_equal(picked.error, expected - picked.original)
+    assert 0 < picked.masked.mean() < 1
