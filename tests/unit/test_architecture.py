@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "predict": {"inputs", "grid", "model", "pretrained"},
     "derivatives": {"inputs", "grid", "model", "pretrained", "predict"},
     "train": {"inputs", "grid", "model", "pretrained", "predict"},
+    "retrieval": {"inputs", "train"},
     "options": {"inputs"},
     "participant": {
         "inputs",
