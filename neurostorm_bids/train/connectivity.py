@@ -1,0 +1,251 @@
+"""Functional connectivity: the correlations between regions, the baseline every model must beat."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy.spatial import KDTree
+
+from neurostorm_bids.errors import MissingFileError, UsageError
+from neurostorm_bids.grid.atlas import Atlas, find_atlas, place_on_grid
+from neurostorm_bids.grid.brain import make_brain_mask, place_brain_mask, read_brain_mask
+from neurostorm_bids.grid.read import open_volumes
+from neurostorm_bids.grid.spec import MAX_REPETITION_TIME_S, GridSpec
+from neurostorm_bids.train.nuisance import read_regressors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from neurostorm_bids.grid.read import Volumes
+
+    Floats = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
+
+ATLAS = "Schaefer2018:200"
+"""Taken when it is on this machine or can be downloaded."""
+
+HIGH_PASS_HZ = 0.01
+
+_RELATIVE_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parcellation:
+    """Regions whose mean signals are correlated: of an atlas, or spheres.
+
+    Attributes
+    ----------
+    name : for tables and reports.
+    names : of the regions, in order.
+    atlas : an image; None for spheres.
+    centres_mm, radii_mm : shape (R, 3) and (R,), in MNI space; empty for an atlas.
+    notes : what to know about it, in sentences.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    atlas: Atlas | None
+    centres_mm: Floats
+    radii_mm: Floats
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_pairs(self) -> int:
+        """How many correlations a run has."""
+        return len(self.names) * (len(self.names) - 1) // 2
+
+
+class Connectivity(NamedTuple):
+    """The connectivity of one run.
+
+    Attributes
+    ----------
+    values : float32, shape (R * (R - 1) / 2,); Fisher's z of the correlations, the lower triangle
+        row by row; 0 for a region that the run does not show.
+    n_missing : regions that the run does not show.
+    steps : what was done, in words.
+    """
+
+    values: NDArray[np.float32]
+    n_missing: int
+    steps: tuple[str, ...]
+
+
+def find_parcellation(space: str, name_or_path: str | Path | None = None) -> Parcellation:
+    """Find the regions for connectivity.
+
+    Parameters
+    ----------
+    space : standard space of the runs.
+    name_or_path : of an atlas; see `grid.atlas.find_atlas`. None takes Schaefer's 200 regions, or,
+        where these are not at hand, 300 spheres (Seitzman et al., NeuroImage 2020, 206:116290),
+        whose coordinates come with nilearn.
+
+    Raises
+    ------
+    UsageError, MissingFileError, DataError
+        If an atlas that was asked for cannot be had.
+    """
+    if name_or_path is not None:
+        return _wrap_atlas(find_atlas(name_or_path, space))
+    try:
+        return _wrap_atlas(find_atlas(ATLAS, space))
+    except (MissingFileError, UsageError) as err:
+        logger.info("No atlas %s in %s, spheres are taken: %s", ATLAS, space, err)
+        return make_spheres(notes=(f"{ATLAS} was not at hand; spheres were taken instead.",))
+
+
+def _wrap_atlas(atlas: Atlas) -> Parcellation:
+    return Parcellation(
+        name=atlas.name,
+        names=tuple(atlas.names[number] for number in sorted(atlas.names)),
+        atlas=atlas,
+        centres_mm=np.empty((0, 3)),
+        radii_mm=np.empty(0),
+        notes=atlas.warnings,
+    )
+
+
+def make_spheres(*, notes: tuple[str, ...] = ()) -> Parcellation:
+    """Return 300 spheres over cortex, subcortex and cerebellum, without any download."""
+    from nilearn.datasets import fetch_coords_seitzman_2018  # noqa: PLC0415 - seconds
+
+    fetched = fetch_coords_seitzman_2018(ordered_regions=False)
+    rois = fetched.rois
+    centres = np.array([[row["x"], row["y"], row["z"]] for row in rois.to_dict("records")])
+    networks = [str(network) for network in fetched.networks]
+    return Parcellation(
+        name="Seitzman2018",
+        names=tuple(f"{network}_{number}" for number, network in enumerate(networks, start=1)),
+        atlas=None,
+        centres_mm=centres.astype(np.float64),
+        radii_mm=np.asarray(fetched.radius, dtype=np.float64),
+        notes=notes,
+    )
+
+
+def measure_connectivity(
+    bold: Path,
+    parcellation: Parcellation,
+    *,
+    space: str,
+    repetition_time_s: float,
+    brain_mask: Path | None = None,
+    confounds: Path | None = None,
+) -> Connectivity:
+    """Correlate the mean signals of regions over a run.
+
+    Signals are freed of a linear trend, of drifts below 0.01 Hz (cosines) and of the nuisance
+    regressors, all at once. Correlations are of the covariance shrunk after Ledoit and Wolf.
+
+    Parameters
+    ----------
+    bold : preprocessed BOLD, 4D. One volume at a time is in memory.
+    space : standard space of the run.
+    repetition_time_s : seconds between volumes.
+    brain_mask : voxels outside do not count; None makes one from the run.
+    confounds : table of fMRIPrep; None removes none, as for a run that is denoised already.
+
+    Raises
+    ------
+    DataError, MissingFileError, ReadError
+        If the run, its mask or its table of confounds cannot be used.
+    """
+    run = open_volumes(bold)
+    labels = _place(parcellation, run, space)
+    brain = make_brain_mask(run) if brain_mask is None else read_brain_mask(brain_mask)
+    grid = _as_grid(run, space)
+    labels[~place_brain_mask(brain, run, grid).mask] = 0
+    signals = _average(run, labels.ravel(order="F"), len(parcellation.names))  # (T, R)
+    steps = [f"mean signals of {len(parcellation.names)} regions ({parcellation.name})"]
+    regressors = np.empty((run.n_volumes, 0))
+    if confounds is not None:
+        regressors = read_regressors(confounds, n_volumes=run.n_volumes).signals
+    spread, level = np.std(signals, axis=0), np.abs(signals).max(axis=0)
+    is_there = np.isfinite(spread) & (spread > _RELATIVE_ROUNDING * level)
+    steps.append(
+        f"trend, drifts below {HIGH_PASS_HZ:g} Hz and {regressors.shape[1]} regressors removed"
+    )
+    cleaned = _clean(signals[:, is_there], regressors, repetition_time_s)
+    matrix = np.zeros((len(is_there), len(is_there)))
+    matrix[np.ix_(is_there, is_there)] = _correlate(cleaned)
+    rows, columns = np.tril_indices(len(is_there), k=-1)
+    values = np.arctanh(np.clip(matrix[rows, columns], -0.9999999, 0.9999999))
+    return Connectivity(values.astype(np.float32), int((~is_there).sum()), tuple(steps))
+
+
+def _as_grid(run: Volumes, space: str) -> GridSpec:
+    """Return the run's own voxels as a grid; its clock plays no part."""
+    rows = tuple(tuple(row) for row in run.affine.tolist())
+    return GridSpec(
+        space=space, shape=run.shape, affine=rows, repetition_time_s=MAX_REPETITION_TIME_S
+    )
+
+
+def _place(parcellation: Parcellation, run: Volumes, space: str) -> NDArray[np.int64]:
+    """Return the number of the region of each voxel, from 1, 0 for none; shape (X, Y, Z)."""
+    if parcellation.atlas is not None:
+        on_grid = place_on_grid(parcellation.atlas, _as_grid(run, space))
+        known = np.array(sorted(parcellation.atlas.names))
+        position = np.searchsorted(known, on_grid)
+        is_region = np.isin(on_grid, known)
+        return np.where(is_region, position + 1, 0).astype(np.int64)
+    voxels = np.indices(run.shape).reshape(3, -1).T
+    world = voxels @ run.affine[:3, :3].T + run.affine[:3, 3]
+    distance, nearest = KDTree(parcellation.centres_mm).query(
+        world, distance_upper_bound=parcellation.radii_mm.max(initial=0) * (1 + 1e-9)
+    )
+    is_near = np.isfinite(distance)
+    is_near[is_near] = distance[is_near] <= parcellation.radii_mm[nearest[is_near]] * (1 + 1e-9)
+    return np.where(is_near, nearest + 1, 0).astype(np.int64).reshape(run.shape)
+
+
+def _average(run: Volumes, labels: NDArray[np.int64], n_regions: int) -> Floats:
+    """Return the mean of each region in each volume, (T, R); NaN for a region without voxels."""
+    used = np.flatnonzero(labels)
+    numbers = labels[used] - 1
+    counts = np.bincount(numbers, minlength=n_regions).astype(np.float64)
+    counts[counts == 0] = np.nan
+    signals = np.empty((run.n_volumes, n_regions))
+    for t, volume in enumerate(run.read()):
+        values = np.nan_to_num(volume[used], posinf=0, neginf=0)
+        signals[t] = np.bincount(numbers, weights=values, minlength=n_regions) / counts
+    return signals
+
+
+def _clean(signals: Floats, regressors: Floats, repetition_time_s: float) -> Floats:
+    from nilearn.signal import clean  # noqa: PLC0415 - seconds
+
+    if not signals.size:
+        return signals
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on constant regressors, which remove nothing
+        cleaned: Floats = clean(
+            signals,
+            detrend=True,
+            standardize="zscore_sample",
+            confounds=regressors if regressors.size else None,
+            filter="cosine",
+            high_pass=HIGH_PASS_HZ,
+            t_r=repetition_time_s,
+        )
+    return cleaned
+
+
+def _correlate(signals: Floats) -> Floats:
+    """Return correlations (R, R) of signals (T, R)."""
+    from nilearn.connectome import ConnectivityMeasure  # noqa: PLC0415 - seconds
+
+    if signals.shape[1] == 0:
+        return np.zeros((0, 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # on standardising, which changes nothing
+        matrix: Floats = ConnectivityMeasure(kind="correlation").fit_transform([signals])[0]
+    return np.nan_to_num(matrix)
