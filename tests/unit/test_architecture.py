@@ -35,12 +35,14 @@ MAY_IMPORT = {
     },
     "arguments": set(),
     "train": {"inputs", "grid", "model", "pretrained", "predict", "derivatives"},
+    "group": {"inputs", "model", "derivatives", "train", "retrieval"},
     "cli_options": {"train"},
-    "cli": {"arguments", "cli_options", "inputs", "options", "participant", "train"},
+    "cli": {"arguments", "cli_options", "group", "inputs", "options", "participant", "train"},
     "model_cli": {"model", "pretrained"},
     "synthetic": set(),
     "demo": {"grid", "model", "pretrained", "synthetic"},
-    "__init__": {"predict", "pretrained"},
+    "estimator": {"inputs", "predict", "pretrained"},
+    "__init__": {"estimator", "predict", "pretrained"},
     "__main__": {"cli"},
 }
 
