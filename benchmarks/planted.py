@@ -120,7 +120,7 @@ def draw_cohort(plan: CohortPlan, brain: Brain, *, generator: np.random.Generato
 def draw_participants(count: int, *, generator: np.random.Generator) -> pd.DataFrame:
     """Draw balanced columns, of many drafts the one in which columns go together least."""
     drafts = [_draft_participants(count, generator) for _ in range(500)]
-    return min(drafts, key=_find_largest_correlation)
+    return min(drafts, key=find_largest_correlation)
 
 
 def draw_images(count: int, *, generator: np.random.Generator) -> pd.DataFrame:
@@ -234,7 +234,7 @@ def _draft_participants(count: int, generator: np.random.Generator) -> pd.DataFr
     )
 
 
-def _find_largest_correlation(people: pd.DataFrame) -> float:
+def find_largest_correlation(people: pd.DataFrame) -> float:
     """Return the largest correlation of two columns; referral follows the site and is left out."""
     columns = pd.get_dummies(people.drop(columns=["participant_id", "referral"]), dtype=float)
     kinds = np.array([name.split("_")[0] for name in columns])
