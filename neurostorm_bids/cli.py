@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from neurostorm_bids import __version__
 from neurostorm_bids.arguments import spread_lists
 from neurostorm_bids.cli_options import (
+    FINETUNE,
+    GROUP,
     PARTICIPANT,
     PRETRAIN,
     SHARED,
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from neurostorm_bids.inputs import Discovery, Selection
+    from neurostorm_bids.train.options import TrainOptions
 
 logger = logging.getLogger(__name__)
 
@@ -96,11 +100,6 @@ def run_level(**_: Any) -> int:  # noqa: ANN401 - click's parameters
         raise AnalysisLevelError(
             f"The analysis level is one of {', '.join(LEVELS)}; found {level!r}."
         )
-    if level not in _RUN:
-        raise AnalysisLevelError(
-            f"The level {level} is not part of neurostorm-bids {__version__} yet; "
-            f"{' and '.join(_RUN)} are."
-        )
     given = keep_those_of(level, ctx)
     del given["analysis_level"], given["verbose"]
     return _RUN[level](**given)
@@ -125,28 +124,19 @@ def _run_participant(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - c
 
 
 def _run_pretrain(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parameters
-    from neurostorm_bids.train.options import TrainOptions
     from neurostorm_bids.train.pretrain_options import PretrainOptions
 
-    models, device = given.pop("models"), given.pop("device")
+    models = given.pop("models")
     if len(models) > 1:
         raise UsageError(f"A pretraining starts from one model at most; found {len(models)}.")
-    if device not in {"auto", "cpu", "cuda"}:
-        raise UsageError(
-            f"--device {device!r}: for pretrain it is auto, cpu or cuda. Choose GPUs with "
-            "CUDA_VISIBLE_DEVICES, and their number with --devices."
-        )
-    batch_size = _batch_size(given.pop("batch_size"))
-    train = {f.name: given.pop(f.name) for f in fields(TrainOptions) if f.name in given}
-    if batch_size is not None:
-        train["batch_size"] = batch_size
+    train = _train_options(given, batch_size=_batch_size(given.pop("batch_size")))
     options = PretrainOptions(
         selection=_selection(given),
         derivatives=tuple(_named_path(value) for value in given.pop("derivatives")),
         model=models[0] if models else None,
         sampling_weights=tuple(_named_weight(value) for value in given.pop("sampling_weights")),
         store_bits=8 if given.pop("store_bits") == "8" else 16,
-        train=TrainOptions(accelerator=device, **train),
+        train=train,
         **given,
     )
     from neurostorm_bids.train.pretrain import discover, run_pretrain_level
@@ -157,7 +147,69 @@ def _run_pretrain(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - clic
     return run_pretrain_level(options)
 
 
-_RUN = {"participant": _run_participant, "pretrain": _run_pretrain}
+def _run_group(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parameters
+    from neurostorm_bids.group import GroupOptions, TargetChoice
+
+    options = GroupOptions(
+        selection=_selection(given),
+        derivatives=tuple(_named_path(value) for value in given.pop("derivatives")),
+        targets=tuple(TargetChoice.parse(value) for value in given.pop("targets")),
+        **given,
+    )
+    from neurostorm_bids.group.level import describe_plan, run_group_level
+
+    if dry_run:
+        click.echo(describe_plan(options))
+        return 0
+    return run_group_level(options)
+
+
+def _run_finetune(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parameters
+    from neurostorm_bids.train.finetune_options import MAX_EPOCHS, FinetuneOptions
+
+    models, targets = given.pop("models"), given.pop("targets")
+    if len(models) != 1 or len(targets) != 1:
+        raise UsageError(
+            "A fine-tuning needs one --model to start from and one --target, such as --target "
+            f"age; found {len(models)} model(s) and {len(targets)} target(s)."
+        )
+    is_linear = given["adapt"] == "linear"
+    if is_linear:
+        _refuse_training_options()
+    batch_size = _batch_size(given.pop("batch_size"))
+    max_epochs = given.pop("max_epochs") or MAX_EPOCHS
+    train = _train_options(
+        given,
+        batch_size=None if is_linear else batch_size,
+        max_epochs=max_epochs,
+        devices=1,
+        num_nodes=1,
+    )
+    options = FinetuneOptions(
+        selection=_selection(given),
+        derivatives=tuple(_named_path(value) for value in given.pop("derivatives")),
+        model=models[0],
+        target=targets[0],
+        store_bits=8 if given.pop("store_bits") == "8" else 16,
+        batch_size=batch_size if is_linear else None,
+        train=train,
+        **given,
+    )
+    from neurostorm_bids.train.finetune import discover, run_finetune_level
+
+    if dry_run:
+        _print_plan(discover(options), options.bids_dir)
+        return 0
+    return run_finetune_level(options)
+
+
+_RUN = {
+    "participant": _run_participant,
+    "group": _run_group,
+    "pretrain": _run_pretrain,
+    "finetune": _run_finetune,
+}
+
 
 command = LevelCommand(
     "neurostorm",
@@ -166,7 +218,8 @@ command = LevelCommand(
 
     BIDS_DIR is an fMRIPrep derivatives folder, or a raw BIDS folder that holds one below
     derivatives/. OUTPUT_DIR becomes a BIDS derivatives dataset: embeddings and predictions
-    (participant), or a model trained on these data (pretrain).
+    (participant), tables and scores over participants (group), a model trained on these data
+    (pretrain), or one that was taught a target, with its scores beside baselines (finetune).
     """,
     context_settings={"max_content_width": 100},
     epilog="Exit status: 0 done; 1 some runs failed, the rest is done; 2 usage; 16 not a usable "
@@ -179,6 +232,8 @@ command = LevelCommand(
         *SHARED,
         *PARTICIPANT,
         *PRETRAIN,
+        *FINETUNE,
+        *GROUP,
     ],
 )
 click.version_option(__version__, prog_name="neurostorm")(command)
@@ -197,6 +252,36 @@ def _selection(given: dict[str, Any]) -> Selection:
         space=given.pop("space"),
         filter_file=given.pop("bids_filter_file"),
     )
+
+
+def _train_options(given: dict[str, Any], **changes: Any) -> TrainOptions:  # noqa: ANN401
+    """Take the options of a training out of click's parameters; None stands for the default."""
+    from neurostorm_bids.train.options import TrainOptions
+
+    device = given.pop("device")
+    if device not in {"auto", "cpu", "cuda"}:
+        raise UsageError(
+            f"--device {device!r}: for a training it is auto, cpu or cuda. Choose GPUs with "
+            "CUDA_VISIBLE_DEVICES; for pretrain, their number with --devices."
+        )
+    found = {f.name: given.pop(f.name) for f in fields(TrainOptions) if f.name in given}
+    chosen = {name: value for name, value in (found | changes).items() if value is not None}
+    return TrainOptions(accelerator=device, **chosen)
+
+
+def _refuse_training_options() -> None:
+    """Refuse what was typed of a training where nothing is trained."""
+    from neurostorm_bids.train.options import TrainOptions
+
+    ctx = click.get_current_context()
+    names = {f.name for f in fields(TrainOptions)} - {"seed", "batch_size"} | {"validation_share"}
+    for param in ctx.command.params:
+        is_typed = ctx.get_parameter_source(str(param.name)) == ParameterSource.COMMANDLINE
+        if param.name in names and is_typed:
+            raise UsageError(
+                f"{param.opts[0]} has no effect with --adapt linear, which is fitted without a "
+                "training. Leave it out, or choose prompt, lora or full."
+            )
 
 
 def _named_weight(value: str) -> tuple[str, float]:

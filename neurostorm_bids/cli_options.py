@@ -10,6 +10,16 @@ import click
 from click.core import ParameterSource
 
 from neurostorm_bids.errors import UsageError
+from neurostorm_bids.train.finetune_options import (
+    BY_SITE,
+    HELD_OUT,
+    K_FOLD,
+    MAX_EPOCHS,
+    Adapt,
+    FinetuneOptions,
+    Head,
+    TargetKind,
+)
 from neurostorm_bids.train.options import Precision, Strategy, TrainOptions
 from neurostorm_bids.train.pretrain_options import Objective, PretrainOptions, StrdKind
 
@@ -75,30 +85,47 @@ def _default(kind: type, name: str) -> Any:  # noqa: ANN401 - as many types as f
     return next(field.default for field in fields(kind) if field.name == name)
 
 
-def _train(name: str, help_text: str, **kwargs: Any) -> LevelOption:  # noqa: ANN401 - click's own
+def _train(
+    name: str,
+    help_text: str,
+    *,
+    levels: Sequence[str] = ("pretrain", "finetune"),
+    **kwargs: Any,  # noqa: ANN401 - click's own
+) -> LevelOption:
     """Make the option of a field of `TrainOptions`."""
     default = _default(TrainOptions, name)
     kwargs.setdefault("type", float if isinstance(default, float) else None)
+    kwargs.setdefault("default", default)
     return LevelOption(
         [f"--{name.replace('_', '-')}", name],
-        default=default,
-        show_default=default is not None,
+        show_default=kwargs["default"] is not None,
         help=help_text,
-        levels=["pretrain"],
+        levels=levels,
         **kwargs,
     )
 
 
-def _pretrain(*declarations: str, **kwargs: Any) -> LevelOption:  # noqa: ANN401 - click's own
+def _pretrain(
+    *declarations: str,
+    levels: Sequence[str] = ("pretrain",),
+    **kwargs: Any,  # noqa: ANN401 - click's own
+) -> LevelOption:
     """Make an option of `PretrainOptions`; the last declaration is the field's name."""
     kwargs.setdefault("default", _default(PretrainOptions, declarations[-1]))
-    return LevelOption(list(declarations), levels=["pretrain"], **kwargs)
+    return LevelOption(list(declarations), levels=levels, **kwargs)
+
+
+def _finetune(*declarations: str, **kwargs: Any) -> LevelOption:  # noqa: ANN401 - click's own
+    """Make an option of `FinetuneOptions`; the last declaration is the field's name."""
+    kwargs.setdefault("default", _default(FinetuneOptions, declarations[-1]))
+    return LevelOption(list(declarations), levels=["finetune"], **kwargs)
 
 
 def _labels(*declarations: str, metavar: str = "LABEL ...", text: str) -> LevelOption:
     return LevelOption(list(declarations), multiple=True, metavar=metavar, help=text)
 
 
+_COMPUTING = ("participant", "pretrain", "finetune")
 _COUNT = click.IntRange(min=1)
 _PATH = click.Path(path_type=Path)
 
@@ -108,7 +135,8 @@ SHARED: list[click.Parameter] = [
         multiple=True,
         metavar="MODEL ...",
         help="Model folder, published .ckpt file, catalogue name or "
-        "hf://owner/repo/file@revision. For pretrain: where to start from.",
+        "hf://owner/repo/file@revision. For pretrain: where to start from. For group: whose "
+        "results to read, by the model's name or the beginning of its checksum.",
     ),
     _labels("--participant-label", text="Only these."),
     _labels("--exclude-participant-label", text="All but these."),
@@ -135,6 +163,7 @@ SHARED: list[click.Parameter] = [
         default="auto",
         show_default=True,
         help="auto, cpu, cuda or cuda:N; a GPU asked for and absent is an error.",
+        levels=_COMPUTING,
     ),
     LevelOption(
         ["--batch-size"],
@@ -142,11 +171,13 @@ SHARED: list[click.Parameter] = [
         show_default=True,
         help="Clips at once; for pretrain clips per update of the weights, over all devices. auto "
         "or a number.",
+        levels=_COMPUTING,
     ),
     LevelOption(
         ["--nprocs", "--n-cpus", "nprocs"],
         type=_COUNT,
         help="CPUs to use in all.  [default: all that are available]",
+        levels=_COMPUTING,
     ),
     LevelOption(
         ["--dry-run"],
@@ -262,7 +293,9 @@ PRETRAIN: list[click.Parameter] = [
         "validation_share",
         type=float,
         show_default=True,
-        help="Share of the participants that are never trained on.",
+        help="Share of the participants that are never trained on. For finetune: share of a "
+        "fold's training participants, who decide when to stop.",
+        levels=["pretrain", "finetune"],
     ),
     _pretrain(
         "--sampling-weight",
@@ -278,6 +311,7 @@ PRETRAIN: list[click.Parameter] = [
         default=str(_default(PretrainOptions, "store_bits")),
         show_default=True,
         help="Bits per voxel and volume of the prepared runs.",
+        levels=["pretrain", "finetune"],
     ),
     _pretrain(
         "-w",
@@ -285,8 +319,15 @@ PRETRAIN: list[click.Parameter] = [
         "work_dir",
         type=_PATH,
         help="Prepared runs and checkpoints.  [default: OUTPUT_DIR/.work]",
+        levels=["pretrain", "finetune"],
     ),
-    _train("max_epochs", "How often the clips of all runs are gone through.", type=_COUNT),
+    _train(
+        "max_epochs",
+        "How often the clips of all runs are gone through.  "
+        f"[default: {_default(TrainOptions, 'max_epochs')}, for finetune {MAX_EPOCHS}]",
+        type=_COUNT,
+        default=None,
+    ),
     _train("max_steps", "Updates of the weights, in place of --max-epochs.", type=_COUNT),
     _train(
         "micro_batch_size",
@@ -305,12 +346,126 @@ PRETRAIN: list[click.Parameter] = [
         default=_default(TrainOptions, "seed"),
         show_default=True,
         help="Of everything random.",
-        levels=["pretrain"],
+        levels=["pretrain", "finetune"],
     ),
     _train("evaluate_every", "Updates between evaluations.  [default: 20 in all]", type=_COUNT),
     _train("checkpoint_every", "Updates between checkpoints.", type=_COUNT),
-    _train("devices", "GPUs (or processes) per node.  [default: all, or srun's]", type=_COUNT),
-    _train("num_nodes", "Nodes.  [default: torchrun's or srun's]", type=_COUNT),
-    _train("strategy", "How devices share the model.", type=click.Choice(get_args(Strategy))),
+    _train(
+        "devices",
+        "GPUs (or processes) per node.  [default: all, or srun's]",
+        type=_COUNT,
+        levels=["pretrain"],
+    ),
+    _train(
+        "num_nodes", "Nodes.  [default: torchrun's or srun's]", type=_COUNT, levels=["pretrain"]
+    ),
+    _train(
+        "strategy",
+        "How devices share the model.",
+        type=click.Choice(get_args(Strategy)),
+        levels=["pretrain"],
+    ),
     _train("workers", "Threads per device that read ahead.", type=_COUNT),
+]
+
+GROUP: list[click.Parameter] = [
+    LevelOption(
+        ["--target", "targets"],
+        multiple=True,
+        metavar="NAME[=COLUMN] ...",
+        help="For finetune what to learn: a column of participants.tsv, phenotype/ or "
+        "sessions.tsv, the entity task, or trial_type of events.tsv. For group only these of the "
+        "targets that were predicted; the truth is looked for in the column of the same name, or "
+        "in COLUMN.",
+        levels=["finetune", "group"],
+    ),
+    LevelOption(
+        ["--color-by", "--colour-by", "colour_by"],
+        multiple=True,
+        metavar="COLUMN ...",
+        help="Columns that the map of the embeddings is coloured by, besides the targets.",
+        levels=["group"],
+    ),
+]
+
+FINETUNE: list[click.Parameter] = [
+    _finetune(
+        "--target-kind",
+        "target_kind",
+        type=click.Choice(get_args(TargetKind)),
+        help="What the target is.  [default: inferred, and shown]",
+    ),
+    _finetune(
+        "--event-delay",
+        "event_delay_s",
+        type=float,
+        metavar="SECONDS",
+        help="For --target trial_type: how much later than an event its response is.  [default: 5]",
+    ),
+    _finetune(
+        "--adapt",
+        "adapt",
+        type=click.Choice(get_args(Adapt)),
+        show_default=True,
+        help="What trains beside the head: nothing (linear), prompts, low-rank updates, all.",
+    ),
+    _finetune(
+        "--head",
+        "head",
+        type=click.Choice(get_args(Head)),
+        help="For classes: linear, two linear maps, transformer.  [default: v1]",
+    ),
+    _finetune("--prompt-len", "prompt_len", type=_COUNT, help="Prompts per window.  [default: 50]"),
+    _finetune(
+        "--lora-rank", "lora_rank", type=_COUNT, help="Of the low-rank updates.  [default: 8]"
+    ),
+    _finetune(
+        "--splits",
+        "splits",
+        metavar=f"{K_FOLD}|{HELD_OUT}|{BY_SITE}|PATH",
+        show_default=True,
+        help="Who is tested: everybody once, a part, each site in turn; or a TSV file with a "
+        "column participant_id and one per fold. Always whole participants.",
+    ),
+    _finetune("--n-folds", "n_folds", type=click.IntRange(min=2), help="[default: 5]"),
+    _finetune(
+        "--held-out-share",
+        "held_out_share",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help="[default: 0.2]",
+    ),
+    _finetune(
+        "--group-column",
+        "group_column",
+        help="Column, such as the family: participants that share a value stay on one side.",
+    ),
+    _finetune("--site-column", "site_column", help="Column that names the site."),
+    _finetune(
+        "--confound-columns",
+        "confound_columns",
+        multiple=True,
+        metavar="COLUMN ...",
+        help="Columns whose linear effect is removed from the embeddings, as the training "
+        "participants show it.",
+    ),
+    _finetune(
+        "--harmonise",
+        "harmonise",
+        is_flag=True,
+        help="Remove differences between sites from the embeddings (ComBat), as the training "
+        "participants show them.",
+    ),
+    _finetune(
+        "--balance-classes",
+        "balance_classes",
+        is_flag=True,
+        help="Give every class the same weight, however rare.",
+    ),
+    _finetune(
+        "--permutations",
+        "n_permutations",
+        type=click.IntRange(min=0),
+        show_default=True,
+        help="For p-values.",
+    ),
 ]

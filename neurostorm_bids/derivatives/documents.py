@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 IGNORED = (
     "*.html",
     "figures",
+    "finetune",
+    "group",
     "log",
     "models",
     "*_embedding.*",

@@ -114,7 +114,7 @@ def draw_curves(
     for axis in axes:
         axis.grid(visible=True, color="#e2e2e2", lw=0.8)
         axis.spines[["top", "right"]].set_visible(False)
-    return _save(figure)
+    return save_figure(figure)
 
 
 def draw_slices(example: Example, affine: NDArray[np.float64]) -> bytes:
@@ -160,7 +160,7 @@ def draw_slices(example: Example, affine: NDArray[np.float64]) -> bytes:
     ):
         image = shown[0, 0].images[0]
         figure.colorbar(image, ax=shown, location="bottom", label=label, aspect=12 * shown.shape[1])
-    return _save(figure)
+    return save_figure(figure)
 
 
 def turn_to_ras(
@@ -265,7 +265,8 @@ def _thin(rows: Sequence[Row], column: str) -> tuple[NDArray[np.float64], NDArra
     return np.bincount(places, steps) / counts, np.bincount(places, values) / counts
 
 
-def _save(figure: Figure) -> bytes:
+def save_figure(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
     file = BytesIO()
     figure.savefig(file, format="png", dpi=_DPI)
     return file.getvalue()

@@ -16,12 +16,6 @@ def test_an_unknown_level_ends_with_status_17(tmp_path, capsys):
     assert "participant, group" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("level", ["group", "finetune"])
-def test_a_level_that_is_not_built_says_so(level, tmp_path, capsys):
-    assert main([str(tmp_path), str(tmp_path / "out"), level]) == 17
-    assert "not part of neurostorm-bids" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
