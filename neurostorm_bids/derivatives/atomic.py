@@ -51,7 +51,7 @@ def write_text(path: Path, text: str) -> None:
     write_files({path: text})
 
 
-def write_files(texts: Mapping[Path, str], *, seals: Collection[Path] = ()) -> None:
+def write_files(contents: Mapping[Path, str | bytes], *, seals: Collection[Path] = ()) -> None:
     """Write files that belong together, so that whoever finds the seals finds all of them.
 
     Everything is written under temporary names first. Then the old seals are removed, the other
@@ -60,7 +60,7 @@ def write_files(texts: Mapping[Path, str], *, seals: Collection[Path] = ()) -> N
 
     Parameters
     ----------
-    texts : what to write, by path. Folders are made if need be.
+    contents : what to write, by path; text becomes UTF-8. Folders are made if need be.
     seals : those of the paths whose presence says that all of the files are there.
 
     Raises
@@ -68,15 +68,15 @@ def write_files(texts: Mapping[Path, str], *, seals: Collection[Path] = ()) -> N
     OutputError
         If the operating system refuses.
     """
-    folders = {path.parent for path in texts}
-    with explain_write_errors(next(iter(texts)).parent), ExitStack() as stack:
+    folders = {path.parent for path in contents}
+    with explain_write_errors(next(iter(contents)).parent), ExitStack() as stack:
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-        staged = {path: stack.enter_context(_stage(path, text)) for path, text in texts.items()}
+        staged = {path: stack.enter_context(_stage(path, one)) for path, one in contents.items()}
         for seal in seals:
             seal.unlink(missing_ok=True)
         _sync(folders if seals else ())
-        for group in ([path for path in texts if path not in seals], seals):
+        for group in ([path for path in contents if path not in seals], seals):
             for path in group:
                 staged[path].replace(path)
             _sync({path.parent for path in group})
@@ -99,12 +99,14 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextmanager
-def _stage(path: Path, text: str) -> Iterator[Path]:
-    """Write text under a temporary name beside the path, and hold it locked until it is renamed."""
+def _stage(path: Path, content: str | bytes) -> Iterator[Path]:
+    """Write under a temporary name beside the path, and hold it locked until it is renamed."""
+    if isinstance(content, str):
+        content = content.encode("utf-8", errors="replace")
     temporary, descriptor = _create_locked(path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode("utf-8", errors="replace"))
+            file.write(content)
             file.flush()
             os.fsync(descriptor)
             yield temporary
