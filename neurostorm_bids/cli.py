@@ -195,10 +195,12 @@ def _run_finetune(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - clic
         train=train,
         **given,
     )
-    from neurostorm_bids.train.finetune import discover, run_finetune_level
+    from neurostorm_bids.train.finetune import describe_target, discover, run_finetune_level
 
     if dry_run:
-        _print_plan(discover(options), options.bids_dir)
+        discovery = discover(options)
+        _print_plan(discovery, options.bids_dir)
+        click.echo("\n".join(describe_target(options, discovery)))
         return 0
     return run_finetune_level(options)
 

@@ -115,10 +115,14 @@ def _pretrain(
     return LevelOption(list(declarations), levels=levels, **kwargs)
 
 
-def _finetune(*declarations: str, **kwargs: Any) -> LevelOption:  # noqa: ANN401 - click's own
+def _finetune(
+    *declarations: str,
+    levels: Sequence[str] = ("finetune",),
+    **kwargs: Any,  # noqa: ANN401 - click's own
+) -> LevelOption:
     """Make an option of `FinetuneOptions`; the last declaration is the field's name."""
     kwargs.setdefault("default", _default(FinetuneOptions, declarations[-1]))
-    return LevelOption(list(declarations), levels=["finetune"], **kwargs)
+    return LevelOption(list(declarations), levels=levels, **kwargs)
 
 
 def _labels(*declarations: str, metavar: str = "LABEL ...", text: str) -> LevelOption:
@@ -258,7 +262,9 @@ PRETRAIN: list[click.Parameter] = [
         "atlas",
         metavar="NAME[:VARIANT]|PATH",
         help="Regions to mask and to report errors for: an atlas of TemplateFlow "
-        "(Schaefer2018:200), AAL3, or a NIfTI file with its labels beside it.",
+        "(Schaefer2018:200), AAL3, or a NIfTI file with its labels beside it. For finetune: "
+        "regions of the functional-connectivity baseline.  [there: Schaefer2018:200, or spheres]",
+        levels=["pretrain", "finetune"],
     ),
     _pretrain("--strd", "strd", is_flag=True, help="Drop redundant tokens in training."),
     _pretrain(
@@ -346,7 +352,7 @@ PRETRAIN: list[click.Parameter] = [
         default=_default(TrainOptions, "seed"),
         show_default=True,
         help="Of everything random.",
-        levels=["pretrain", "finetune"],
+        levels=["pretrain", "finetune", "group"],
     ),
     _train("evaluate_every", "Updates between evaluations.  [default: 20 in all]", type=_COUNT),
     _train("checkpoint_every", "Updates between checkpoints.", type=_COUNT),
@@ -467,5 +473,6 @@ FINETUNE: list[click.Parameter] = [
         type=click.IntRange(min=0),
         show_default=True,
         help="For p-values.",
+        levels=["finetune", "group"],
     ),
 ]

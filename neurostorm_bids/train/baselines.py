@@ -112,6 +112,7 @@ def judge_model(
     baselines: Mapping[str, ArrayLike],
     participants: Sequence[str],
     *,
+    folds: Sequence[str] | None,
     resampling: Resampling = EXCHANGED,
 ) -> list[Verdict]:
     """Compare a model with each baseline by the area under the ROC curve, or the absolute error.
@@ -120,14 +121,19 @@ def judge_model(
     ----------
     truth : shape (n,), one row for each participant, session or run; NaN where it is not known.
     model, baselines : probabilities (n, C), or numbers (n,) or (n, 1), of the same rows.
-    participants : label of each row.
+    participants, folds, resampling : see `comparison.compare_predictions`.
     """
     predicted = _as_predictions(model)
     name = MAIN_MEASURE["classification" if predicted.ndim > 1 else "regression"]
     verdicts = []
     for baseline, values in baselines.items():
         differences = compare_predictions(
-            truth, predicted, _as_predictions(values), participants, resampling=resampling
+            truth,
+            predicted,
+            _as_predictions(values),
+            participants,
+            folds=folds,
+            resampling=resampling,
         )
         main = next(difference for difference in differences if difference.name == name)
         is_clear = main.p_value is not None and main.p_value < SIGNIFICANCE

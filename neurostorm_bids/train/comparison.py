@@ -19,6 +19,7 @@ from neurostorm_bids.train.resampling import (
     allow_rounding,
     bootstrap,
     find_interval,
+    measure_dependence,
     sort_rows,
 )
 
@@ -37,9 +38,11 @@ class Difference:
     Attributes
     ----------
     name : of the measure.
-    value, low, high : difference and its 95 % bootstrap interval; None where not defined.
+    value, low, high : difference and its 95 % bootstrap interval, allowing for the dependence
+        between folds (`resampling.measure_dependence`); None where not defined.
     is_better : whether the first set is the better one; None where it cannot be said.
-    p_value : two-sided, of exchanging the two predictions within participants at random.
+    p_value : two-sided, of exchanging the two predictions within participants at random, with the
+        same allowance.
     """
 
     name: str
@@ -56,6 +59,7 @@ def compare_predictions(
     second: ArrayLike,
     participants: Sequence[str],
     *,
+    folds: Sequence[str] | None,
     resampling: Resampling = EXCHANGED,
 ) -> tuple[Difference, ...]:
     """Compare two sets of predictions of the same rows, participant by participant.
@@ -65,6 +69,7 @@ def compare_predictions(
     truth : shape (n,), positions of classes or numbers; rows with NaN are left out.
     first, second : probabilities of shape (n, C), or numbers of shape (n,).
     participants : label of each row.
+    folds : name of the fold that each row was tested in; None for one held-out set.
     resampling : permuting is exchanging the two predictions of a participant.
 
     Raises
@@ -73,7 +78,7 @@ def compare_predictions(
         If no row has a truth and both predictions.
     """
     both = (np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64))
-    rows = sort_rows(truth, both, participants, None)
+    rows = sort_rows(truth, both, participants, folds)
     one, two = rows.predictions
     measure = measure_classification if one.ndim > 1 else measure_regression
 
@@ -92,8 +97,14 @@ def compare_predictions(
         mixed = np.where(is_kept, one, two), np.where(is_kept, two, one)
         for name, value in subtract(*mixed, once).items():
             exchanged[name].append(float(value[0]))
+    dependence = measure_dependence(rows)
     return tuple(
-        _make_difference(name, float(value[0]), resampled[name], np.array(exchanged[name]))
+        _make_difference(
+            name,
+            float(value[0]),
+            dependence * (resampled[name] - value[0]) + value[0],
+            dependence * np.array(exchanged[name]),
+        )
         for name, value in found.items()
     )
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from neurostorm_bids.derivatives import check_output_dir, write_dataset_files
-from neurostorm_bids.errors import DataError
 from neurostorm_bids.inputs import find_bold_runs, find_datasets
 from neurostorm_bids.inputs.tables import list_table_roots
-from neurostorm_bids.model.adapt import configure_head, count, make_linear_head
+from neurostorm_bids.inputs.targets import read_target
+from neurostorm_bids.model.adapt import configure_head, count
 from neurostorm_bids.options import count_available_cpus
 from neurostorm_bids.predict import choose_device
 from neurostorm_bids.pretrained import load_model
@@ -22,12 +22,12 @@ from neurostorm_bids.train.cases import Cases
 from neurostorm_bids.train.comparators import compare_with_baselines
 from neurostorm_bids.train.confounders import tabulate_columns
 from neurostorm_bids.train.devices import start_fabric
-from neurostorm_bids.train.evaluate import evaluate_features
 from neurostorm_bids.train.examples import Examples, find_examples
-from neurostorm_bids.train.features import RunFeatures, embed_scans
+from neurostorm_bids.train.features import embed_scans
 from neurostorm_bids.train.finetune_options import BY_SITE, HELD_OUT, K_FOLD, FinetuneOptions
 from neurostorm_bids.train.finetune_outcome import Finetuning, write_finetuning
 from neurostorm_bids.train.predictor import FitOptions, fit_predictor
+from neurostorm_bids.train.probing import evaluate_probe, make_head, pool_features
 from neurostorm_bids.train.rivals import connect_examples, describe_nuisance
 from neurostorm_bids.train.scans import prepare_scans
 from neurostorm_bids.train.split_file import check_groups, read_splits
@@ -81,6 +81,16 @@ def discover(options: FinetuneOptions) -> Discovery:
     return _find_runs(options, load_model(options.model))
 
 
+def describe_target(options: FinetuneOptions, discovery: Discovery) -> list[str]:
+    """Say what the target is and who is left out, in lines for a person to read."""
+    if options.is_by_clip:
+        return ["trial_type: clips are labelled when the runs are prepared."]
+    datasets = {run.dataset.path for run in discovery.runs}
+    roots = list_table_roots([options.bids_dir, *sorted(datasets)])
+    entities = [run.entities for run in discovery.runs]
+    return read_target(options.target, entities, roots=roots, kind=options.target_kind).describe()
+
+
 def run_finetune_level(options: FinetuneOptions) -> int:
     """Read the target, split, learn, score beside baselines, write the model and the report.
 
@@ -119,7 +129,9 @@ def run_finetune_level(options: FinetuneOptions) -> int:
         learnt = learn_linear(options, model, examples, cases, splits, groups=groups)
     else:
         learnt = learn_by_gradients(options, model, examples, splits, roots=roots, groups=groups)
-    connectivity, notes = connect_examples(examples, options.folder / "connectivity")
+    connectivity, notes = connect_examples(
+        examples, options.folder / "connectivity", atlas=options.atlas
+    )
     compared = compare_with_baselines(
         options,
         examples,
@@ -212,22 +224,12 @@ def learn_linear(
     found = embed_scans(model, scans, options.folder / "embeddings", batch_size=options.batch_size)
     cases = replace(cases, features=pool_features(examples, found))
     fitting = FitOptions(balances_classes=options.balance_classes, seed=options.train.seed)
-    evaluation = evaluate_features(cases, splits, groups=groups, options=fitting)
+    evaluation = evaluate_probe(examples, cases, found, splits, groups=groups, options=fitting)
     is_kept = np.isin(np.asarray(examples.participants, dtype=str), find_learners(splits))
     kept = cases.select(is_kept)
     predictor = fit_predictor(kept, groups=groups, options=fitting)
-    if len(predictor.seen) < len(predictor.classes):
-        absent = set(range(len(predictor.classes))) - set(predictor.seen)
-        names = ", ".join(predictor.classes[at] for at in sorted(absent))
-        raise DataError(f"No training participant is {names}. Choose other splits.")
     spec = make_target_spec(examples.target, kept.target)
-    scale, shift = (1.0, 0.0) if spec.sd is None else (spec.sd, spec.mean or 0.0)
-    head = make_linear_head(
-        predictor.fit.weights.T / scale,
-        (predictor.fit.bias - shift) / scale,
-        feature_means=predictor.mean,
-        feature_sds=predictor.sd,
-    )
+    head = make_head(predictor, spec)
     notes = [
         (
             f"The penalty of the model that is kept is {predictor.penalty:g} times the number of "
@@ -291,22 +293,6 @@ def learn_by_gradients(
         f"{final.result.best_loss:.4g}."
     )
     return Learnt(evaluation, final.model, final.parameters, (note,))
-
-
-def pool_features(examples: Examples, found: Sequence[RunFeatures]) -> Floats:
-    """Pool the embeddings of the used runs: of a run over its clips, of an example over its runs.
-
-    Returns
-    -------
-    float64, shape (n, D)
-    """
-    n_features = found[0].clips.shape[1]
-    rows = np.full((len(examples.target.keys), n_features), np.nan)
-    for position, features in zip(examples.used_scans, found, strict=True):
-        rows[examples.owners == position] = (
-            features.clips if examples.is_by_clip else features.whole
-        )
-    return examples.pool(rows)
 
 
 def find_learners(splits: Splits) -> tuple[str, ...]:

@@ -48,6 +48,8 @@ class FinetuneOptions:
     balance_classes : give every class the same weight, however rare.
     validation_share : of the training participants, who decide when to stop.
     n_permutations : for p-values; 0 for none.
+    atlas : regions of the functional-connectivity baseline, a name or path; None for Schaefer's
+        200, or spheres where these are not at hand.
     store_bits : per voxel and volume of the prepared runs.
     batch_size : clips embedded at once; None chooses. (`train` has that of a training.)
     nprocs : processes that prepare runs, and CPUs that torch may use.
@@ -78,6 +80,7 @@ class FinetuneOptions:
     balance_classes: bool = False
     validation_share: float = 0.1
     n_permutations: int = 0
+    atlas: str | None = None
     store_bits: Literal[8, 16] = 8
     batch_size: int | None = None
     nprocs: int | None = None

@@ -32,14 +32,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def connect_examples(examples: Examples, folder: Path) -> tuple[Floats, tuple[str, ...]]:
+def connect_examples(
+    examples: Examples, folder: Path, *, atlas: str | None = None
+) -> tuple[Floats, tuple[str, ...]]:
     """Return functional connectivity (n, P), averaged over the runs of an example, and notes.
 
     What is in the folder is not computed again. Clips have no connectivity of their own: each gets
-    that of its run.
+    that of its run. `atlas` is a name or path, None for that of `find_parcellation`.
     """
     spaces = {examples.scans[position].run.space for position in examples.used_scans}
-    parcellation = find_parcellation(min(spaces))
+    parcellation = find_parcellation(min(spaces), atlas)
     rows = np.full((len(examples.target.keys), parcellation.n_pairs), np.nan)
     notes = list(parcellation.notes)
     for position in tqdm(

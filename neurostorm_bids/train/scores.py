@@ -25,6 +25,7 @@ from neurostorm_bids.train.resampling import (
     allow_rounding,
     bootstrap,
     find_interval,
+    measure_dependence,
     permute,
     sort_rows,
 )
@@ -50,9 +51,11 @@ class Score:
         spearman. See `metrics`.
     value : None where the measure is not defined.
     low, high : ends of the 95 % percentile bootstrap interval over participants; None where the
-        measure is not defined for half of the resamples or more.
+        measure is not defined for half of the resamples or more. It is that of the models as they
+        were fitted: what other training participants would have changed is not in it.
     chance : of the guess that knows only how often each class, or which mean, occurs.
-    p_value : of the permutation test, one-sided; None if it was not asked for.
+    p_value : of the permutation test, one-sided, allowing for the dependence between folds
+        (`resampling.measure_dependence`); None if it was not asked for.
     n_undefined : resamples for which the measure is not defined, such as those without a class.
     """
 
@@ -116,10 +119,9 @@ def score_classification(
     probabilities : shape (n, C); rows with NaN (never tested) are left out.
     participants : label of each row.
     classes : names, in the order of the probabilities.
-    folds : name of the fold that each row was tested in; permutations stay within it.
-    resampling : the truth is permuted between participants (within a fold), or between the rows
-        of each participant where these differ. Models are not fitted again: the test asks whether
-        predictions and truth go together.
+    folds : name of the fold that each row was tested in; None for one held-out set.
+    resampling : the truth is permuted between participants of a fold, or between the rows of each
+        participant where these differ. Models are not fitted again.
 
     Raises
     ------
@@ -240,6 +242,7 @@ def _score(
     for _ in range(resampling.n_permutations):
         for name, values in measure(permute(rows, rng), predicted, once).items():
             permuted[name].append(float(values[0]))
+    dependence = measure_dependence(rows)
     scores = []
     for name, value in found.items():
         low, high = find_interval(resampled[name])
@@ -250,20 +253,25 @@ def _score(
                 low=low,
                 high=high,
                 chance=chance[name],
-                p_value=_find_p_value(name, value, np.array(permuted[name])),
+                p_value=_find_p_value(name, value, np.array(permuted[name]), dependence=dependence),
                 n_undefined=int(np.isnan(resampled[name]).sum()),
             )
         )
     return tuple(scores)
 
 
-def _find_p_value(name: str, value: float, permuted: Floats) -> float | None:
-    """Return the share of permutations at least as good, the observed one counted among them."""
+def _find_p_value(name: str, value: float, permuted: Floats, *, dependence: float) -> float | None:
+    """Return the share of permutations at least as good, the observed one counted among them.
+
+    Permuted scores are spread out around their mean by what they do not show of the dependence
+    between folds.
+    """
     defined = permuted[np.isfinite(permuted)]
     if not np.isfinite(value) or not len(defined) or name == "calibration_error":
         return None
     sign = 1 if HIGHER_IS_BETTER[name] else -1
-    n_as_good = int((sign * defined >= sign * value - allow_rounding(value)).sum())
+    spread = defined.mean() + dependence * (defined - defined.mean())
+    n_as_good = int((sign * spread >= sign * value - allow_rounding(value)).sum())
     return (1 + n_as_good) / (1 + len(defined))
 
 

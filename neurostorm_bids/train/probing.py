@@ -1,0 +1,180 @@
+"""Linear probing: ridge or logistic regression on embeddings of a backbone that stays as it is.
+
+It learns from one pooled embedding for each example. It is tested as a model folder is used: clip
+by clip, the outputs averaged over the clips of a run and then over the runs of an example.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from neurostorm_bids.errors import DataError
+from neurostorm_bids.model.adapt import make_linear_head
+from neurostorm_bids.train.cases import Cases
+from neurostorm_bids.train.evaluate import OutOfFold
+from neurostorm_bids.train.predictor import fit_predictor
+from neurostorm_bids.train.scores import average_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from neurostorm_bids.model.config import TargetSpec
+    from neurostorm_bids.model.heads import LinearHead
+    from neurostorm_bids.train.examples import Examples
+    from neurostorm_bids.train.features import RunFeatures
+    from neurostorm_bids.train.predictor import FitOptions, Predictor
+    from neurostorm_bids.train.splits import Splits
+
+    Floats = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
+
+
+class _Clips(NamedTuple):
+    """All clips of examples, and where they belong.
+
+    Attributes
+    ----------
+    cases : a row for each clip.
+    rows : (n_clips,), row of the target that each clip belongs to.
+    weights : (n_clips,), share of each clip in that row.
+    """
+
+    cases: Cases
+    rows: NDArray[np.int64]
+    weights: Floats
+
+
+def pool_features(examples: Examples, found: Sequence[RunFeatures]) -> Floats:
+    """Pool the embeddings of the used runs: of a run over its clips, of an example over its runs.
+
+    Returns
+    -------
+    float64, shape (n, D)
+    """
+    rows = np.full((len(examples.target.keys), found[0].clips.shape[1]), np.nan)
+    for position, features in zip(examples.used_scans, found, strict=True):
+        rows[examples.owners == position] = (
+            features.clips if examples.is_by_clip else features.whole
+        )
+    return examples.pool(rows)
+
+
+def evaluate_probe(
+    examples: Examples,
+    cases: Cases,
+    found: Sequence[RunFeatures],
+    splits: Splits,
+    *,
+    groups: Mapping[str, str | None] | None,
+    options: FitOptions,
+) -> OutOfFold:
+    """Fit a linear model in every fold, and predict the examples of the participants it tests.
+
+    Participants set aside for validation train too: a linear model stops by itself.
+
+    Parameters
+    ----------
+    cases : a row for each example, with its pooled embedding as features.
+    found : embeddings of the clips of the used runs.
+    groups : of participants, which stay on one side of the inner folds as well.
+
+    Raises
+    ------
+    DataError
+        If the training participants of a fold have one class only.
+    """
+    labels = np.asarray(examples.participants, dtype=str)
+    clips = _list_clips(examples, cases, found)
+    outputs = np.full((len(cases), max(1, len(cases.classes))), np.nan)
+    folds = np.full(len(cases), "", dtype=object)
+    penalties: dict[str, float] = {}
+    notes: list[str] = []
+    for number, fold in enumerate(splits.folds):
+        is_train = np.isin(labels, (*fold.train, *fold.validation))
+        fitting = replace(options, seed=options.seed + number)
+        try:
+            predictor = fit_predictor(cases.select(is_train), groups=groups, options=fitting)
+        except DataError as err:
+            raise DataError(f"Fold {fold.name!r} cannot be fitted. {err}") from err
+        is_test = np.isin(labels, fold.test)
+        outputs[is_test] = _predict(predictor, clips, examples)[is_test]
+        folds[is_test] = fold.name
+        penalties[fold.name] = predictor.penalty
+        notes += [f"{fold.name}: {note}" for note in predictor.notes]
+    return OutOfFold(
+        outputs=outputs, folds=tuple(folds.tolist()), penalties=penalties, notes=tuple(notes)
+    )
+
+
+def make_head(predictor: Predictor, target: TargetSpec) -> LinearHead:
+    """Return the head that does what a linear model does, z-scores for numbers.
+
+    Confounds and sites that the model knows are left out: it takes everybody to have the training
+    mean of the confounds, and embeddings as they are.
+
+    Raises
+    ------
+    DataError
+        If training examples lack a class.
+    """
+    if len(predictor.seen) < len(predictor.classes):
+        absent = [name for at, name in enumerate(predictor.classes) if at not in predictor.seen]
+        raise DataError(
+            f"No training participant is {', '.join(absent)}, so nothing was learnt of it. Choose "
+            "other splits, or leave that class out."
+        )
+    shift, scale = (target.mean or 0.0, target.sd or 1.0) if target.kind == "regression" else (0, 1)
+    return make_linear_head(
+        predictor.fit.weights.T / scale,
+        (predictor.fit.bias - shift) / scale,
+        feature_means=predictor.mean,
+        feature_sds=predictor.sd,
+    )
+
+
+def _list_clips(examples: Examples, cases: Cases, found: Sequence[RunFeatures]) -> _Clips:
+    """Give every clip with a target the confounds and the site of its example."""
+    target = examples.target
+    position_of = {key: at for at, key in enumerate(examples.keys)}
+    features, rows, weights = [], [], []
+    for position, run in zip(examples.used_scans, found, strict=True):
+        own = np.flatnonzero(examples.owners == position)
+        if examples.is_by_clip:
+            is_known = target.is_known[own]
+            features.append(run.clips[is_known])
+            rows.append(own[is_known])
+            weights.append(np.ones(int(is_known.sum())))
+        else:
+            features.append(run.clips)
+            rows.append(np.repeat(own, len(run.clips)))
+            weights.append(run.weights)
+    all_rows = np.concatenate(rows)
+    at = np.array([position_of[target.keys[row]] for row in all_rows], dtype=np.int64)
+    return _Clips(
+        cases=Cases(
+            target=cases.target[at],
+            participants=[cases.participants[one] for one in at],
+            classes=cases.classes,
+            features=np.concatenate(features).astype(np.float64),
+            confounds=None if cases.confounds is None else cases.confounds.iloc[at],
+            sites=None if cases.sites is None else [cases.sites[one] for one in at],
+        ),
+        rows=all_rows,
+        weights=np.concatenate(weights),
+    )
+
+
+def _predict(predictor: Predictor, clips: _Clips, examples: Examples) -> Floats:
+    """Return outputs (n, M) for all examples."""
+    by_clip = predictor.predict(clips.cases).outputs
+    keys, means = average_rows(by_clip, [str(row) for row in clips.rows], weights=clips.weights)
+    rows = np.full((len(examples.target.keys), by_clip.shape[1]), np.nan)
+    rows[[int(key) for key in keys]] = means
+    return examples.pool(rows)
