@@ -7,7 +7,7 @@ the preprocessed ones, at 8 mm. What is planted:
 age            amplitude of one network
 memory_score   amplitude of a second network (in phenotype/memory.tsv)
 diagnosis      amplitude of a third network
-sex            connectivity of two more networks, whose amplitudes are the same for all
+sex            connectivity of two more, interleaved, whose amplitudes are the same for all
 the person     a smooth pattern of its own, over which slow fluctuations spread in every run
 site           brightness over the head, and head motion
 referral       nothing but the site: a target that confounds explain and the brain does not

@@ -136,12 +136,16 @@ def draw_images(count: int, *, generator: np.random.Generator) -> pd.DataFrame:
 
 
 def find_regions(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Divide the brain (X, Y, Z) into quarters along Y, halves along Z, and left and right."""
+    """Divide the brain (X, Y, Z) into quarters along Y, halves along Z, and left and right.
+
+    In one quarter two networks take turns along Z, so that they have much border in common.
+    """
     index = np.argwhere(mask)  # (n_voxels, 3)
     quarter = _find_quantile(index[:, 1], 4)
     half = np.empty_like(quarter)
     for one in range(4):
-        half[quarter == one] = _find_quantile(index[quarter == one, 2], 2)
+        n_slabs = 4 if 2 * one in SEX_PAIR else 2
+        half[quarter == one] = _find_quantile(index[quarter == one, 2], n_slabs) % 2
     is_right = nib.affines.apply_affine(TEMPLATE.affine, index)[:, 0] > 0
     regions = np.full(mask.shape, -1)
     regions[mask] = 2 * quarter + half + N_NETWORKS * is_right

@@ -9,8 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import spearmanr
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from benchmarks.cohort import write_cohort
 from benchmarks.planted import (
@@ -148,6 +152,14 @@ def test_connectivity_but_no_amplitude_tells_the_sexes(written, measured):
     for network in SEX_PAIR:
         amplitude = by_person(measured.amplitudes, measured, written[1])[:, network]
         assert 0.3 < roc_auc_score(is_woman, amplitude) < 0.7
+
+
+def test_connectivity_of_blocks_that_know_no_network_tells_the_sexes_too(written, measured):
+    is_woman = (written[1].participants["sex"] == "F").to_numpy()
+    features = by_person(measured.connectivity, measured, written[1])
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3))
+    for truth, low, high in ((is_woman, 0.9, 1.0), (shuffled(is_woman), 0.25, 0.75)):
+        assert low <= cross_val_score(model, features, truth, cv=5).mean() <= high
 
 
 def test_brightness_and_motion_tell_the_site(written, measured):
