@@ -81,11 +81,13 @@ class Verdict:
     ----------
     baseline : its name.
     difference : of the main measure, model minus baseline.
+    differences : of all measures.
     is_beaten : the model is better, and by more than chance (p < 0.05).
     """
 
     baseline: str
     difference: Difference
+    differences: tuple[Difference, ...]
     is_beaten: bool
 
     def describe(self) -> str:
@@ -138,7 +140,12 @@ def judge_model(
         main = next(difference for difference in differences if difference.name == name)
         is_clear = main.p_value is not None and main.p_value < SIGNIFICANCE
         verdicts.append(
-            Verdict(baseline=baseline, difference=main, is_beaten=bool(main.is_better) and is_clear)
+            Verdict(
+                baseline=baseline,
+                difference=main,
+                differences=differences,
+                is_beaten=bool(main.is_better) and is_clear,
+            )
         )
     return verdicts
 

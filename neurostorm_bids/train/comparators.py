@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neurostorm_bids.train.baselines import evaluate_baselines, judge_model
-from neurostorm_bids.train.comparison import compare_predictions
 from neurostorm_bids.train.predictor import FitOptions
 from neurostorm_bids.train.resampling import EXCHANGED, Resampling
 from neurostorm_bids.train.scores import score_classification, score_regression
@@ -95,17 +94,19 @@ def compare_with_baselines(
     for name, predictions in baselines.items():
         values = _get_outputs(examples, predictions)
         (verdict,) = judge_model(
-            examples.truth, own, {name: values}, examples.participants, resampling=exchanged
-        )
-        differences = compare_predictions(
-            examples.truth, own, values, examples.participants, resampling=exchanged
+            examples.truth,
+            own,
+            {name: values},
+            examples.participants,
+            folds=evaluation.folds,
+            resampling=exchanged,
         )
         compared.append(
             Compared(
                 name=name,
                 predictions=predictions,
                 scores=_score(examples, predictions, resampling),
-                differences=differences,
+                differences=verdict.differences,
                 verdict=verdict,
             )
         )

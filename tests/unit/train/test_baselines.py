@@ -14,6 +14,7 @@ from neurostorm_bids.train.splits import gather_people, split_k_fold
 N_PEOPLE = 60
 PEOPLE = [f"{number:02d}" for number in range(N_PEOPLE)]
 SPLITS = split_k_fold(gather_people(PEOPLE))
+FOLDS = [next(fold.name for fold in SPLITS.folds if label in fold.test) for label in PEOPLE]
 QUICK = Resampling(n_bootstrap=200, n_permutations=200)
 
 
@@ -84,11 +85,19 @@ def test_a_model_that_is_better_beats_a_baseline_and_one_that_is_not_does_not(cl
     )
     other = evaluate_features(noise, SPLITS).outputs
     good, same = judge_model(
-        cases.target, model, {"noise": other, "itself": model}, PEOPLE, resampling=QUICK
+        cases.target,
+        model,
+        {"noise": other, "itself": model},
+        PEOPLE,
+        folds=FOLDS,
+        resampling=QUICK,
     )
     assert good.is_beaten
+    assert good.difference in good.differences
     assert good.describe().startswith("The model beats noise: difference in")
     assert not same.is_beaten
     assert same.describe().startswith("The model does not beat itself")
-    (worse,) = judge_model(cases.target, other, {"good": model}, PEOPLE, resampling=QUICK)
+    (worse,) = judge_model(
+        cases.target, other, {"good": model}, PEOPLE, folds=FOLDS, resampling=QUICK
+    )
     assert not worse.is_beaten

@@ -10,6 +10,7 @@ from neurostorm_bids.errors import DataError
 from neurostorm_bids.train.cases import Cases
 from neurostorm_bids.train.evaluate import evaluate_features
 from neurostorm_bids.train.predictor import FitOptions
+from neurostorm_bids.train.resampling import Resampling
 from neurostorm_bids.train.scores import score_classification, score_regression
 from neurostorm_bids.train.splits import (
     Fold,
@@ -85,6 +86,28 @@ def test_a_shuffled_target_is_at_chance(classes):
     else:
         scores = score_regression(shuffled.target, found.outputs[:, 0], cases.participants)
         assert scores["r2"].low < 0
+
+
+def test_a_model_that_learns_from_noise_is_seldom_called_significant():
+    def find_p_value(seed):
+        rng = np.random.default_rng(seed)
+        cases = Cases(
+            target=rng.normal(size=N_PEOPLE),
+            participants=PEOPLE,
+            features=rng.normal(size=(N_PEOPLE, 20)),
+        )
+        found = evaluate_features(cases, SPLITS, options=FitOptions(penalties=(0.1,)))
+        scores = score_regression(
+            cases.target,
+            found.outputs[:, 0],
+            PEOPLE,
+            folds=found.folds,
+            resampling=Resampling(n_bootstrap=0, n_permutations=99, seed=seed),
+        )
+        return scores["pearson"].p_value
+
+    p_values = np.array([find_p_value(seed) for seed in range(120)])
+    assert (p_values <= 0.1).mean() < 0.15
 
 
 def test_what_is_tested_teaches_nothing():

@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from neurostorm_bids.errors import DataError, UsageError
 from neurostorm_bids.train.comparison import compare_predictions
-from neurostorm_bids.train.resampling import Resampling, permute, sort_rows
+from neurostorm_bids.train.resampling import (
+    Resampling,
+    measure_dependence,
+    permute,
+    sort_rows,
+)
 from neurostorm_bids.train.scores import average_rows, score_classification, score_regression
 
 QUICK = Resampling(n_bootstrap=200, n_permutations=100)
@@ -202,24 +207,50 @@ def test_clips_are_averaged_by_their_weights():
     np.testing.assert_allclose(average_rows([1.0, 2, 6], ["a", "a", "a"])[1], [3])
 
 
+@pytest.mark.parametrize(
+    ("folds", "factor"),
+    [(None, 1), (["x"] * 20, 1), (list("abcde") * 4, 1.5), (list("aabbbbbbbb") * 2, None)],
+)
+def test_folds_that_share_training_participants_depend_on_each_other(folds, factor):
+    truth, predictions, people = make_regression(20, noise=1)
+    rows = sort_rows(truth, (predictions,), people, folds)
+    expected = factor or np.sqrt(1 + 4 / 16 + 16 / 4)
+    assert measure_dependence(rows) == pytest.approx(expected)
+    assert measure_dependence(sort_rows(truth, (predictions,), people, folds)) >= 1
+
+
+def test_folds_widen_a_difference_around_its_value():
+    truth, good, people = make_regression(60, noise=4)
+    bad = make_regression(60, noise=12)[1]
+    alone = compare_predictions(truth, good, bad, people, folds=None, resampling=QUICK)
+    folds = [str(at % 5) for at in range(60)]
+    folded = compare_predictions(truth, good, bad, people, folds=folds, resampling=QUICK)
+    for one, other in zip(alone, folded, strict=True):
+        assert other.value == one.value
+        assert other.high - other.low == pytest.approx(1.5 * (one.high - one.low))
+        assert other.p_value >= one.p_value
+
+
 def test_the_better_of_two_is_named_and_predictions_do_not_beat_themselves():
     truth, good, people = make_regression(60, noise=4)
     bad = make_regression(60, noise=12, seed=0)[1]
-    by_name = {each.name: each for each in compare_predictions(truth, good, bad, people)}
+    by_name = {
+        each.name: each for each in compare_predictions(truth, good, bad, people, folds=None)
+    }
     mae = by_name["mae"]
     assert mae.low < mae.value < mae.high < 0
     assert mae.is_better
     assert mae.p_value < 0.01
     assert by_name["r2"].is_better
-    for same in compare_predictions(truth, good, good, people, resampling=QUICK):
+    for same in compare_predictions(truth, good, good, people, folds=None, resampling=QUICK):
         assert (same.value, same.is_better, same.p_value) == (0, None, 1)
 
 
 def test_exchanging_the_two_sides_changes_the_sign_only():
     truth, one, people = make_classes(50, skill=1)
     other = make_classes(50, skill=0.5, seed=1)[1]
-    forward = compare_predictions(truth, one, other, people, resampling=QUICK)
-    back = compare_predictions(truth, other, one, people, resampling=QUICK)
+    forward = compare_predictions(truth, one, other, people, folds=None, resampling=QUICK)
+    back = compare_predictions(truth, other, one, people, folds=None, resampling=QUICK)
     for there, here in zip(forward, back, strict=True):
         assert here.value == pytest.approx(-there.value)
         assert here.low == pytest.approx(-there.high, abs=0.05)
