@@ -90,10 +90,10 @@ class Collection:
     @property
     def results(self) -> list[Result]:
         """One result for each run and model: the embedding, where there is one."""
-        found: dict[tuple[str, str], Result] = {}
+        found: dict[tuple[str, ModelKey], Result] = {}
         for part in self.parts:
             for result in part.results:
-                found.setdefault((result.run, result.model.sha256), result)
+                found.setdefault((result.run, result.model), result)
         return sorted(found.values(), key=lambda one: (natural_key(one.run), one.model))
 
     @property
@@ -158,7 +158,7 @@ def _read_embeddings(
     if not alike:
         return None
     return Embeddings(
-        model=min(result.model for result, _ in alike),
+        model=alike[0][0].model,
         results=tuple(result for result, _ in alike),
         vectors=np.stack([values for _, values in alike]),
     )
@@ -184,7 +184,7 @@ def _read_predictions(
     if not found or target is None:
         return None
     return Predictions(
-        model=min(result.model for result, _ in found),
+        model=found[0][0].model,
         target=target,
         results=tuple(result for result, _ in found),
         outputs=np.stack([output for _, output in found]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from neurostorm_bids.errors import DataError, SelectionError, UserError
+from neurostorm_bids.errors import DataError, SelectionError, UsageError, UserError
 from neurostorm_bids.group.filters import read_filters
 from neurostorm_bids.group.results import read_result
 from neurostorm_bids.inputs import SourceDataset
@@ -40,11 +40,15 @@ class Note(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The results that were chosen, the files that were not, and those that cannot be used."""
+    """The results that were chosen, the files that were not, and those that cannot be used.
+
+    ``targets`` are the names of all targets met, also of those that were not asked for.
+    """
 
     results: list[Result]
     left_out: list[Note]
     problems: list[Note]
+    targets: set[str]
 
 
 def find_results(options: GroupOptions) -> Found:
@@ -54,6 +58,8 @@ def find_results(options: GroupOptions) -> Found:
     ------
     SelectionError
         If the participant level wrote nothing, or the filters leave nothing.
+    UsageError
+        If a target was asked for that no model predicted.
     DataError
         If nothing that was chosen can be read.
     """
@@ -64,26 +70,38 @@ def find_results(options: GroupOptions) -> Found:
             f"The participant level wrote nothing to {root}. {_tell_command(options)}"
         )
     passes_filters = read_filters(options.selection.filter_file)
-    found = Found([], [], [])
+    found = Found([], [], [], set())
     for label in choose_participants(folders, options.selection):
         for table, name in _list_tables(folders[label]):
-            _sort_in(found, table, name, options, passes_filters)
+            if name is None:
+                reason = "its name is not a BIDS name, or does not fit the folder it lies in"
+                found.left_out.append(Note(table.relative_to(root).as_posix(), reason))
+            else:
+                _sort_in(found, table, name, options, passes_filters)
     chosen = _choose_one_of_each(found, root)
+    if chosen or found.targets:
+        _check_targets(found, options)
     if not chosen:
         raise _explain_nothing(found, options)
-    return Found(chosen, found.left_out, found.problems)
+    return found._replace(results=chosen)
 
 
 def group_results(results: Iterable[Result]) -> list[list[Result]]:
     """Group results by kind, model and target; groups by the model's name, results by run."""
 
     def key(result: Result) -> Hashable:
-        return result.kind, result.model.sha256, result.target_name
+        return result.kind, result.model, result.target_name
 
     groups: dict[Hashable, list[Result]] = {}
-    for result in sorted(results, key=lambda one: (natural_key(one.run), str(one.table))):
+    for result in sorted(results, key=_rank):
         groups.setdefault(key(result), []).append(result)
-    return sorted(groups.values(), key=lambda g: (min(one.model for one in g), g[0].target_name))
+    return sorted(groups.values(), key=lambda group: (group[0].model, group[0].target_name))
+
+
+def _rank(result: Result) -> tuple[object, ...]:
+    """Return what results of a run are sorted by: the shorter name first."""
+    name = result.table.name
+    return natural_key(result.run), len(name), name
 
 
 def _sort_in(
@@ -103,6 +121,7 @@ def _sort_in(
         except UserError as err:
             found.problems.append(Note(path, str(err)))
             return
+        found.targets.update(filter(None, [result.target_name]))
         reason = _explain_unwanted(result, options)
         if reason is None and not passes_filters(result.source_name):
             reason = f"the filters in {options.selection.filter_file} leave it out"
@@ -112,19 +131,35 @@ def _sort_in(
     found.left_out.append(Note(path, reason))
 
 
-def _list_tables(participant: Path) -> Iterator[tuple[Path, BidsName]]:
-    """List embeddings of runs and predictions, also those of which only one file is there."""
+def _list_tables(participant: Path) -> Iterator[tuple[Path, BidsName | None]]:
+    """List embeddings of runs and predictions, also those of which only one file is there.
+
+    The name is None where it is no name for this folder.
+    """
     for session, folder in find_func_folders(participant).items():
         stems = {name.rpartition(".")[0] for name in list_names(folder) if name.endswith(_ENDS)}
         for stem in sorted(stems, key=natural_key):
-            name = parse_name(f"{stem}.tsv")
-            if name is None or f"sub-{name.entities.get('sub')}" != participant.name:
+            table = folder / f"{stem}.tsv"
+            name = parse_name(table.name)
+            if name is None:
+                yield table, None
                 continue
-            if session is not None and name.entities.get("ses") != session:
-                continue
-            desc = name.entities.get("desc", "")
+            entities = name.entities
+            fits = f"sub-{entities.get('sub')}" == participant.name
+            fits &= session in {None, entities.get("ses")}
+            desc = entities.get("desc", "")
             if name.suffix == "predictions" or _EMBEDDING_OF_RUN.match(desc):
-                yield folder / f"{stem}.tsv", name
+                yield table, name if fits else None
+
+
+def _check_targets(found: Found, options: GroupOptions) -> None:
+    absent = [choice.name for choice in options.targets if choice.name not in found.targets]
+    if absent:
+        raise UsageError(
+            f"--target asks for {', '.join(absent)}, which no model predicted here. What was "
+            f"predicted: {', '.join(sorted(found.targets)) or 'nothing'}. To colour the map of the "
+            "embeddings by a column, give --color-by."
+        )
 
 
 def _explain_unwanted(result: Result, options: GroupOptions) -> str | None:

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 from neurostorm_bids.derivatives import check_output_dir, write_dataset_files
 from neurostorm_bids.derivatives.atomic import explain_write_errors, write_files
 from neurostorm_bids.derivatives.tables import format_table
-from neurostorm_bids.errors import UsageError, UserError
+from neurostorm_bids.errors import UserError
 from neurostorm_bids.group.collect import collect_results
+from neurostorm_bids.group.outcome import Group
 from neurostorm_bids.group.people import find_people
 from neurostorm_bids.group.phenotype import (
     describe_participants,
     name_phenotypes,
     tabulate_participants,
 )
-from neurostorm_bids.group.report import Group, format_report
+from neurostorm_bids.group.report import format_report
 from neurostorm_bids.group.sources import find_sources, read_motion
 from neurostorm_bids.group.tables import (
     describe_columns,
@@ -56,16 +57,11 @@ def run_group_level(options: GroupOptions) -> int:
     """
     check_output_dir(options.output_dir, bids_dir=options.bids_dir)
     collection = collect_results(options)
-    _check_targets(options, collection)
     sources = find_sources(options)
     group = summarise_group(options, collection, sources)
     contents = _format_all(group)
-    used = {result.dataset for result in collection.results}
     write_dataset_files(
-        options.output_dir,
-        datasets=[dataset for name, dataset in sources.named.items() if name in used],
-        participants=collection.participants,
-        models=(),
+        options.output_dir, datasets=(), participants=collection.participants, models=()
     )
     _remove_old(options.output_dir, contents, collection)
     write_files({options.output_dir / name: content for name, content in contents.items()})
@@ -112,16 +108,6 @@ def describe_plan(options: GroupOptions) -> str:
     lines += [f"  unusable  {path}  ({reason})" for path, reason in collection.problems]
     # Names come from strangers: nothing in them may steer the terminal.
     return "\n".join(line if line.isprintable() else ascii(line) for line in lines)
-
-
-def _check_targets(options: GroupOptions, collection: Collection) -> None:
-    predicted = {one.target.name for one in collection.predictions}
-    if absent := [one.name for one in options.targets if one.name not in predicted]:
-        raise UsageError(
-            f"--target asks for {', '.join(absent)}, which no model predicted here. What was "
-            f"predicted: {', '.join(sorted(predicted)) or 'nothing, of what the filters leave'}. "
-            "To colour the map of the embeddings by a column, give --color-by."
-        )
 
 
 def _format_all(group: Group) -> dict[str, str | bytes]:

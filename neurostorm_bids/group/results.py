@@ -32,7 +32,7 @@ _AGAIN = "Run the participant level again with --overwrite."
 
 
 class ModelKey(NamedTuple):
-    """A model: two with the same checksum are one."""
+    """A model, by its name and the checksum of its weights; heads may differ by name alone."""
 
     name: str
     sha256: str
