@@ -137,6 +137,7 @@ def test_a_model_that_was_given_is_not_touched(name, images, embeddings):
     model.backbone.train()
     embedder = NeurostormEmbedder(model, device="cpu").fit(images)
     assert model.backbone.training
+    assert not embedder.model_.backbone.training
     assert embedder.model is model
     np.testing.assert_array_equal(embedder.transform(images), embeddings)
     np.testing.assert_array_equal(clone(embedder).fit_transform(images[:1]), embeddings[:1])

@@ -151,6 +151,27 @@ def test_a_merged_update_gives_what_the_update_gave(backbone, clip, generator):
     assert (merged - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
+def test_an_update_counts_alpha_over_rank(backbone, generator):
+    layers = {}
+    for alpha, rank in ((0.0, 2), (4.0, 2), (8.0, 2), (8.0, 4)):
+        adaptation = Adaptation(method="lora", alpha=alpha, rank=rank)
+        adapted = with_random_updates(adapt(backbone, adaptation, generator=generator))
+        layer = adapted.layers[0].blocks[0].mamba.in_proj
+        update = layer.parametrizations.weight[0]
+        product = update.up @ update.down
+        layers[alpha, rank] = (layer.weight - layer.parametrizations.weight.original, product)
+    for (alpha, rank), (change, product) in layers.items():
+        assert torch.allclose(change, alpha / rank * product, atol=1e-6)
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_a_copy_is_in_the_mode_of_the_original(backbone, generator, trains):
+    backbone.train(trains)
+    adapted = adapt(backbone, Adaptation(method="lora"), generator=generator)
+    assert adapted.training is trains
+    assert merge_lora(adapted).layers[0].blocks[0].training is trains
+
+
 def test_a_merged_backbone_has_the_published_keys_and_loads_strictly(backbone, generator):
     merged = merge_lora(adapt(backbone, Adaptation(method="lora"), generator=generator))
     assert list(merged.state_dict()) == list(backbone.state_dict())

@@ -149,6 +149,26 @@ def test_responses_to_one_image_are_averaged(images):
     assert noisy.forward["rank5"].value > once.forward["rank5"].value
 
 
+def test_both_directions_are_ranked_as_by_hand():
+    images = pd.DataFrame(
+        [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]],
+        index=pd.Index(list("abcd"), name="stim_file"),
+    )
+    shown = [("1", name) for name in "abcd"] + [("2", name) for name in "aab"]
+    trials = pd.DataFrame(shown, columns=["run", "stim_file"])
+    trials = trials.assign(participant_id="sub-1", session="1")
+    responses = np.zeros((7, 2))
+    # To a on average (1, 0.9), which is nearer to a; to b (1, 0.5), which is nearer to a as well.
+    responses[4:] = [[2.0, 0.0], [0.0, 1.8], [1.0, 0.5]]
+    result = retrieve(
+        responses, trials, images, (trials["run"] == "1").to_numpy(), fit=lambda *_: np.asarray
+    )
+    assert result.forward["rank1"].value == 0.5
+    assert result.backward["rank1"].value == 0.0  # a is nearer to the other response, and b too
+    scores = result.by_participant.set_index("direction")["mean_average_precision"]
+    assert scores.to_dict() == {"forward": 0.75, "backward": 0.5}
+
+
 def test_order_of_trials_and_people_changes_nothing(images):
     trials, is_training = make_trials(images)
     responses = respond(trials, images, noise=2.0)
