@@ -69,7 +69,9 @@ predictions = pd.concat({path.name: pd.read_csv(path, sep="\\t") for path in pat
 runs = predictions[predictions["level"] == "run"]
 ```
 
-Which calls were made, and what became of each run, is in `logs/`.
+Which calls were made, and what became of each run, is in `logs/`. After the group level,
+`phenotype/neurostorm_*.tsv` has a row per participant, `group/` has tables of all runs (embeddings
+also as Parquet), and `group.html` is the report.
 """
 MODELS_HEADING = "## Models"
 

@@ -60,8 +60,12 @@ def run_group_level(options: GroupOptions) -> int:
     sources = find_sources(options)
     group = summarise_group(options, collection, sources)
     contents = _format_all(group)
+    used = {result.dataset for result in collection.results}
     write_dataset_files(
-        options.output_dir, datasets=(), participants=collection.participants, models=()
+        options.output_dir,
+        datasets=[dataset for name, dataset in sources.named.items() if name in used],
+        participants=collection.participants,
+        models=(),
     )
     _remove_old(options.output_dir, contents, collection)
     write_files({options.output_dir / name: content for name, content in contents.items()})
