@@ -1,4 +1,4 @@
-"""The command ``neurostorm-model``: say what a model file is, and convert it to a model folder."""
+"""The command ``neurostorm-model``: show a model, convert it, compare two that were fine-tuned."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
 @click.group(context_settings={"max_content_width": 100})
 @click.version_option(__version__, prog_name="neurostorm-model")
 def commands() -> None:
-    """Say what a NeuroSTORM model file is, or convert it.
+    """Say what a NeuroSTORM model file is, convert it, or compare two fine-tuned models.
 
     MODEL is a published .ckpt file, a model folder, a name in the catalogue, or
     hf://owner/repository/file@revision. Nothing in a model file is ever executed.
@@ -127,6 +127,32 @@ def convert(
     click.echo(f"Wrote {folder}")
 
 
+@commands.command()
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@click.option(
+    "--permutations",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    help="Of the paired test: exchanges of the two predictions of a participant.",
+)
+@click.option("--random-seed", type=click.IntRange(min=0), default=0, show_default=True)
+def compare(first: Path, second: Path, permutations: int, random_seed: int) -> None:
+    """Print a table (TSV) that compares two fine-tunings of one target in the same splits.
+
+    FIRST and SECOND are folders with predictions.tsv and split.tsv, such as
+    OUTPUT_DIR/finetune/age_linear. The difference is the first minus the second; its 95 % interval
+    is that of a bootstrap over participants, its p-value is two-sided.
+    """
+    from neurostorm_bids.train.paired import compare_finetunings, format_comparison
+    from neurostorm_bids.train.resampling import Resampling
+
+    resampling = Resampling(n_permutations=permutations, seed=random_seed)
+    pairs = compare_finetunings(first, second, resampling=resampling)
+    click.echo(format_comparison(pairs), nl=False)
+
+
 def _print_catalogue(*, as_json: bool) -> None:
     """Print the published files that are known by name."""
     from neurostorm_bids.model.hub import read_catalogue
@@ -203,3 +229,7 @@ def _print(title: str, value: Any, *, indent: int = 0) -> None:  # noqa: ANN401 
             click.echo(" " * indent + f"  - {line}")
     else:
         click.echo(f"{start} {'none' if value in (None, [], '') else value}")
+
+
+if __name__ == "__main__":
+    run()

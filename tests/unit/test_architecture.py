@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "group": {"inputs", "model", "derivatives", "train", "retrieval"},
     "cli_options": {"train"},
     "cli": {"arguments", "cli_options", "group", "inputs", "options", "participant", "train"},
-    "model_cli": {"model", "pretrained"},
+    "model_cli": {"model", "pretrained", "train"},
     "synthetic": set(),
     "demo": {"grid", "model", "pretrained", "synthetic"},
     "estimator": {"inputs", "predict", "pretrained"},
