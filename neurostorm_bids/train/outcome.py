@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,8 +24,6 @@ from neurostorm_bids.train.report import write_pretraining_report
 from neurostorm_bids.train.summary import PretrainingSummary, ReconstructionSummary, RunNote
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import nn
 
     from neurostorm_bids.model.autoencoder import MaskedAutoencoder
@@ -203,7 +202,8 @@ def summarise(outcome: Outcome, found: ReconstructionSummary | None) -> Pretrain
     n_encoder = sum(p.numel() for p in backbone.parameters())
     n_all = sum(p.numel() for p in outcome.network.parameters())
     too_short = [*outcome.train.order.left_out, *outcome.validation.order.left_out]
-    warnings = list(outcome.regions.warnings) if outcome.regions is not None else []
+    regions = outcome.regions
+    warnings = [] if regions is None else [f"{regions.atlas}: {w}" for w in regions.warnings]
     return PretrainingSummary(
         name=options.name,
         preset=options.preset,
@@ -220,14 +220,20 @@ def summarise(outcome: Outcome, found: ReconstructionSummary | None) -> Pretrain
         ],
         failed=[RunNote(*note) for note in (*cohort.failed, *outcome.unusable)],
         reconstruction=found,
-        options={
-            name: value
-            for name, value in {**asdict(options), **asdict(options.train)}.items()
-            if name
-            not in {"train", "selection", "bids_dir", "output_dir", "work_dir", "derivatives"}
-        },
+        options=_list_options(options),
         warnings=warnings,
     )
+
+
+def _list_options(options: PretrainOptions) -> dict[str, object]:
+    """Return the options in force; of paths only the names, which may be shown to others."""
+    values = {**asdict(options), **asdict(options.train)}
+    for name in ("train", "selection", "bids_dir", "output_dir", "work_dir", "derivatives"):
+        del values[name]
+    for name in ("model", "atlas"):
+        if values[name] is not None:
+            values[name] = Path(values[name]).name
+    return values
 
 
 def _tell_objective(options: PretrainOptions) -> str:
