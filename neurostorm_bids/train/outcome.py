@@ -26,6 +26,7 @@ from neurostorm_bids.train.summary import PretrainingSummary, ReconstructionSumm
 if TYPE_CHECKING:
     from torch import nn
 
+    from neurostorm_bids.inputs import Unusable
     from neurostorm_bids.model.autoencoder import MaskedAutoencoder
     from neurostorm_bids.train.clips import ClipDataset
     from neurostorm_bids.train.cohort import Cohort
@@ -62,7 +63,7 @@ class Outcome:
     options: PretrainOptions
     preset: Preset
     cohort: Cohort
-    unusable: tuple[tuple[str, str], ...]
+    unusable: tuple[Unusable, ...]
     network: nn.Module
     train: ClipDataset
     validation: ClipDataset
@@ -218,7 +219,10 @@ def summarise(outcome: Outcome, found: ReconstructionSummary | None) -> Pretrain
             RunNote(run.label, f"too short for two clips: {run.n_volumes} volumes")
             for run in too_short
         ],
-        failed=[RunNote(*note) for note in (*cohort.failed, *outcome.unusable)],
+        failed=[
+            *(RunNote(one.run.path.name, str(one.error)) for one in cohort.failed),
+            *(RunNote(one.path.name, str(one.error)) for one in outcome.unusable),
+        ],
         reconstruction=found,
         options=_list_options(options),
         warnings=warnings,

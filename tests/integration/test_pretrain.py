@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 import neurostorm_bids
 from neurostorm_bids.cli import main
@@ -178,6 +181,14 @@ def test_other_settings_do_not_go_on_with_a_training(dataset, trained, capsys):
     assert "mask_ratio" in capsys.readouterr().err
 
 
+def test_two_trainings_do_not_share_a_folder(dataset, tmp_path, capsys):
+    folder = tmp_path / "out" / ".work" / "training" / MAE
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"):
+        assert call(dataset, tmp_path / "out", *QUICK) == 75
+    assert "Another training works in" in capsys.readouterr().err
+
+
 def test_one_participant_is_not_enough(dataset, tmp_path, capsys):
     arguments = ["--participant-label", "01"]
     assert call(dataset, tmp_path / "out", *QUICK, *arguments) == 65
@@ -204,3 +215,25 @@ def test_options_that_do_not_fit_are_usage_errors(dataset, tmp_path, capsys, arg
 def test_an_option_of_pretraining_is_refused_elsewhere(dataset, tmp_path, capsys):
     assert main([str(dataset), str(tmp_path), "participant", "--mask", "random/tube"]) == 2
     assert "--mask belongs to the level pretrain" in capsys.readouterr().err
+
+
+def test_a_bad_run_is_left_out_told_and_in_the_exit_status(dataset, tmp_path):
+    bad = shutil.copytree(dataset, tmp_path / "fmriprep")
+    for path in (bad / "sub-03" / "ses-A" / "func").glob("*NLin6*_bold.nii.gz"):
+        path.write_bytes(path.read_bytes()[:5_000])
+    for path in (bad / "sub-03" / "ses-B" / "func").glob("*NLin6*_bold.json"):
+        path.unlink()
+    output = tmp_path / "out"
+    assert call(bad, output, *QUICK) == 1
+    (table,) = output.glob("logs/*/status.tsv")
+    states = pd.read_csv(table, sep="\t")["state"].value_counts()
+    assert states.to_dict() == {"done": 2, "failed": 2}
+    assert "Runs that could not be used" in (output / "pretrain.html").read_text()
+
+
+def test_what_pretraining_leaves_is_a_dataset_that_bids_accepts(trained):
+    validator = shutil.which("bids-validator-deno", path=Path(sys.executable).parent)
+    done = subprocess.run([validator, trained], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "[WARNING]" not in done.stdout + done.stderr
+    assert "[ERROR]" not in done.stdout + done.stderr
