@@ -23,6 +23,7 @@ lint: $(VENV)/installed-dev
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/preparation.py --out benchmarks/results/preparation.json
 	$(BIN)/python benchmarks/backbone.py --out benchmarks/results/backbone.json
+	$(BIN)/python benchmarks/store.py --out benchmarks/results/store.json
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'

@@ -174,7 +174,7 @@ def _fill(folder: Path, checkpoint: Checkpoint) -> None:
     }
     check_finite(tensors, path=folder / WEIGHTS)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    # safetensors makes files that nobody else may read, whatever the umask; a lab shares its models.
+    # safetensors makes files that nobody else may read, whatever the umask; labs share models.
     (folder / WEIGHTS).chmod(0o666 & ~_read_umask())
     sha256 = digest_file(folder / WEIGHTS)
     values = {

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from neurostorm_bids.grid.prepare import FailedRun
     from neurostorm_bids.grid.quantise import NBits
     from neurostorm_bids.grid.spec import GridSpec
     from neurostorm_bids.inputs import BoldRun
@@ -34,12 +35,12 @@ class Cohort:
     ----------
     runs : in the store.
     split : participants to train on, and to evaluate on.
-    failed : runs that could not be prepared, and why, in words.
+    failed : runs that could not be prepared, and why.
     """
 
     runs: tuple[TrainingRun, ...]
     split: Split
-    failed: tuple[tuple[str, str], ...]
+    failed: tuple[FailedRun, ...]
 
     @property
     def training(self) -> list[TrainingRun]:
@@ -105,5 +106,5 @@ def prepare_cohort(
     return Cohort(
         runs=stored,
         split=split,
-        failed=tuple((one.run.path.name, str(one.error)) for one in preparation.failed),
+        failed=tuple(preparation.failed),
     )

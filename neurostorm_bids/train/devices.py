@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.fsdp import FSDPStrategy
 from lightning_fabric.strategies.parallel import ParallelStrategy
 
-from neurostorm_bids.errors import UsageError
+from neurostorm_bids.errors import TemporaryError, UsageError
 from neurostorm_bids.model.block import Block
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -95,6 +98,37 @@ def gather_rows(fabric: Fabric, rows: Tensor) -> Tensor:
         return rows
     gathered: Tensor = _GatherRows.apply(rows, fabric.global_rank, fabric.world_size)  # type: ignore[no-untyped-call]
     return gathered
+
+
+@contextmanager
+def hold_folder(fabric: Fabric, folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a folder; the system lets go of it when the process dies.
+
+    Every process of the training has to call this.
+
+    Raises
+    ------
+    TemporaryError
+        If another training works in this folder.
+    """
+    lock = FileLock(folder / ".lock", mode=0o666)
+    is_free = True
+    if fabric.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            is_free = False
+    if not fabric.broadcast(is_free):
+        end_helper(fabric)
+        raise TemporaryError(
+            f"Another training works in {folder}. Wait until it ends; or give this one another "
+            "work folder."
+        )
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def end_helper(fabric: Fabric) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,10 +24,9 @@ from neurostorm_bids.train.report import write_pretraining_report
 from neurostorm_bids.train.summary import PretrainingSummary, ReconstructionSummary, RunNote
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import nn
 
+    from neurostorm_bids.inputs import Unusable
     from neurostorm_bids.model.autoencoder import MaskedAutoencoder
     from neurostorm_bids.train.clips import ClipDataset
     from neurostorm_bids.train.cohort import Cohort
@@ -63,7 +63,7 @@ class Outcome:
     options: PretrainOptions
     preset: Preset
     cohort: Cohort
-    unusable: tuple[tuple[str, str], ...]
+    unusable: tuple[Unusable, ...]
     network: nn.Module
     train: ClipDataset
     validation: ClipDataset
@@ -203,7 +203,8 @@ def summarise(outcome: Outcome, found: ReconstructionSummary | None) -> Pretrain
     n_encoder = sum(p.numel() for p in backbone.parameters())
     n_all = sum(p.numel() for p in outcome.network.parameters())
     too_short = [*outcome.train.order.left_out, *outcome.validation.order.left_out]
-    warnings = list(outcome.regions.warnings) if outcome.regions is not None else []
+    regions = outcome.regions
+    warnings = [] if regions is None else [f"{regions.atlas}: {w}" for w in regions.warnings]
     return PretrainingSummary(
         name=options.name,
         preset=options.preset,
@@ -218,16 +219,25 @@ def summarise(outcome: Outcome, found: ReconstructionSummary | None) -> Pretrain
             RunNote(run.label, f"too short for two clips: {run.n_volumes} volumes")
             for run in too_short
         ],
-        failed=[RunNote(*note) for note in (*cohort.failed, *outcome.unusable)],
+        failed=[
+            *(RunNote(one.run.path.name, str(one.error)) for one in cohort.failed),
+            *(RunNote(one.path.name, str(one.error)) for one in outcome.unusable),
+        ],
         reconstruction=found,
-        options={
-            name: value
-            for name, value in {**asdict(options), **asdict(options.train)}.items()
-            if name
-            not in {"train", "selection", "bids_dir", "output_dir", "work_dir", "derivatives"}
-        },
+        options=_list_options(options),
         warnings=warnings,
     )
+
+
+def _list_options(options: PretrainOptions) -> dict[str, object]:
+    """Return the options in force; of paths only the names, which may be shown to others."""
+    values = {**asdict(options), **asdict(options.train)}
+    for name in ("train", "selection", "bids_dir", "output_dir", "work_dir", "derivatives"):
+        del values[name]
+    for name in ("model", "atlas"):
+        if values[name] is not None:
+            values[name] = Path(values[name]).name
+    return values
 
 
 def _tell_objective(options: PretrainOptions) -> str:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from neurostorm_bids.derivatives import check_output_dir, write_dataset_files
+from neurostorm_bids.derivatives import (
+    RunStatus,
+    check_output_dir,
+    make_run_uuid,
+    write_dataset_files,
+    write_status,
+)
 from neurostorm_bids.errors import UsageError
 from neurostorm_bids.grid.store import StoredRun
 from neurostorm_bids.inputs import find_bold_runs, find_datasets
@@ -22,7 +29,7 @@ from neurostorm_bids.options import count_available_cpus
 from neurostorm_bids.pretrained import open_checkpoint
 from neurostorm_bids.train.clips import ClipDataset
 from neurostorm_bids.train.cohort import prepare_cohort
-from neurostorm_bids.train.devices import gather_rows, start_fabric
+from neurostorm_bids.train.devices import gather_rows, hold_folder, start_fabric
 from neurostorm_bids.train.fit import fit
 from neurostorm_bids.train.networks import ContrastiveEncoder, JointNetwork, find_parts
 from neurostorm_bids.train.objectives import Contrasting, MaskedReconstruction, WeightedSum
@@ -36,8 +43,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from neurostorm_bids.inputs import Discovery
+    from neurostorm_bids.inputs import Discovery, Unusable
     from neurostorm_bids.model.checkpoints import Checkpoint
+    from neurostorm_bids.train.cohort import Cohort
     from neurostorm_bids.train.presets import Preset
     from neurostorm_bids.train.pretrain_options import PretrainOptions
     from neurostorm_bids.train.regions import Regions
@@ -100,30 +108,39 @@ def run_pretrain_level(options: PretrainOptions) -> int:
     )
     validation = make_dataset(cohort.validation, options, preset, weights=None)
     folder = options.folder / "training" / options.name
-    result = fit(
-        fabric,
-        network,
-        objective,
-        train=train,
-        validation=validation,
-        options=options.train,
-        folder=folder,
-        settings=_list_settings(options, start),
-    )
+    with hold_folder(fabric, folder):
+        result = fit(
+            fabric,
+            network,
+            objective,
+            train=train,
+            validation=validation,
+            options=options.train,
+            folder=folder,
+            settings=_list_settings(options, start),
+        )
     if fabric.is_global_zero:
-        unusable = [(item.path.name, str(item.error)) for item in discovery.unusable]
         write_dataset_files(
             options.output_dir,
             datasets=datasets,
             participants={run.participant for run in cohort.runs},
             models=[],
         )
+        write_status(
+            options.output_dir,
+            list_statuses(cohort, discovery.unusable),
+            run_uuid=make_run_uuid(),
+            options=asdict(options),
+            bids_dir=options.bids_dir,
+            datasets=datasets,
+            debug=options.debug,
+        )
         write_outcome(
             Outcome(
                 options=options,
                 preset=preset,
                 cohort=cohort,
-                unusable=tuple(unusable),
+                unusable=tuple(discovery.unusable),
                 network=network,
                 train=train,
                 validation=validation,
@@ -135,6 +152,25 @@ def run_pretrain_level(options: PretrainOptions) -> int:
             folder,
         )
     return 1 if cohort.failed or discovery.unusable else 0
+
+
+def list_statuses(cohort: Cohort, unusable: Sequence[Unusable]) -> list[RunStatus]:
+    """Say of every run whether it took part in the training, or why it did not."""
+    return [
+        *(RunStatus(run=r.label, participant=r.participant, state="done") for r in cohort.runs),
+        *(
+            RunStatus.of_failure(
+                one.error if isinstance(one.error, Exception) else RuntimeError(str(one.error)),
+                run=one.run.label,
+                participant=one.run.participant,
+            )
+            for one in cohort.failed
+        ),
+        *(
+            RunStatus.of_failure(one.error, run=one.path.name, participant=one.participant)
+            for one in unusable
+        ),
+    ]
 
 
 def find_start(model: str, preset: Preset) -> Checkpoint:

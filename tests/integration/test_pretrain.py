@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 import neurostorm_bids
 from neurostorm_bids.cli import main
-from neurostorm_bids.demo import write_dataset
+from neurostorm_bids.demo import N_NETWORKS, write_dataset
 from neurostorm_bids.model.checkpoints import read_checkpoint
 from neurostorm_bids.train import presets
 from neurostorm_bids.train.files import read_weights
@@ -35,19 +38,17 @@ def dataset(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def atlas(tmp_path_factory):
-    """Eight boxes in the brain, left and right apart, with their names beside them."""
+def atlas(dataset, tmp_path_factory):
+    """The slabs of the brain that fluctuate together in the dataset, with their names."""
     folder = tmp_path_factory.mktemp("atlas")
-    affine = np.diag([8.0, 8.0, 8.0, 1.0])
-    affine[:3, 3] = [-92, -128, -74]
-    labels = np.zeros((24, 24, 24), dtype=np.int16)
-    labels[4:20, 5:21, 4:20] = 1
-    x, y, z = np.indices(labels.shape)
-    labels *= (1 + (x >= 12) + 2 * (y >= 13) + 4 * (z >= 12)).astype(np.int16)
-    nib.save(nib.Nifti1Image(labels, affine), folder / "boxes.nii.gz")
-    names = pd.DataFrame({"index": range(1, 9), "name": [f"box{i}" for i in range(1, 9)]})
-    names.to_csv(folder / "boxes.tsv", sep="\t", index=False)
-    return folder / "boxes.nii.gz"
+    image = nib.load(next(dataset.glob("sub-01/func/*NLin6Asym*_mask.nii.gz")))
+    slab = 1 + np.arange(image.shape[1]) * N_NETWORKS // image.shape[1]
+    labels = np.asarray(image.dataobj) * slab[:, None].astype(np.int16)
+    nib.save(nib.Nifti1Image(labels.astype(np.int16), image.affine), folder / "slabs.nii.gz")
+    numbers = range(1, N_NETWORKS + 1)
+    names = pd.DataFrame({"index": numbers, "name": [f"slab{i}" for i in numbers]})
+    names.to_csv(folder / "slabs.tsv", sep="\t", index=False)
+    return folder / "slabs.nii.gz"
 
 
 def call(dataset, output, *arguments):
@@ -134,11 +135,15 @@ def test_a_killed_training_ends_with_the_same_weights(dataset, trained, tmp_path
 
 
 @pytest.mark.parametrize("mask", ["random/random", "atlas/random", "atlas/tube"])
-def test_the_report_shows_errors_by_region_for_any_mask(dataset, atlas, tmp_path, mask):
-    assert call(dataset, tmp_path / "out", *QUICK, "--atlas", str(atlas), "--mask", mask) == 0
-    page = (tmp_path / "out" / "pretrain.html").read_text()
-    assert "Error by region of boxes" in page
-    assert all(f"box{i}" in page for i in range(1, 9))
+def test_any_mask_trains_and_the_report_shows_errors_by_region(dataset, atlas, tmp_path, mask):
+    output = tmp_path / "out"
+    assert call(dataset, output, *QUICK, "--atlas", str(atlas), "--mask", mask) == 0
+    name = f"tiny_mae_{mask.replace('/', '-')}"
+    rows = pd.read_csv(output / ".work" / "training" / name / "validation.csv")
+    assert rows["loss"].iloc[-1] < rows["loss"].iloc[0]
+    page = (output / "pretrain.html").read_text()
+    assert "Error by region of slabs" in page
+    assert all(f"slab{i}" in page for i in range(1, N_NETWORKS + 1))
 
 
 @pytest.mark.parametrize(
@@ -176,6 +181,14 @@ def test_other_settings_do_not_go_on_with_a_training(dataset, trained, capsys):
     assert "mask_ratio" in capsys.readouterr().err
 
 
+def test_two_trainings_do_not_share_a_folder(dataset, tmp_path, capsys):
+    folder = tmp_path / "out" / ".work" / "training" / MAE
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"):
+        assert call(dataset, tmp_path / "out", *QUICK) == 75
+    assert "Another training works in" in capsys.readouterr().err
+
+
 def test_one_participant_is_not_enough(dataset, tmp_path, capsys):
     arguments = ["--participant-label", "01"]
     assert call(dataset, tmp_path / "out", *QUICK, *arguments) == 65
@@ -202,3 +215,25 @@ def test_options_that_do_not_fit_are_usage_errors(dataset, tmp_path, capsys, arg
 def test_an_option_of_pretraining_is_refused_elsewhere(dataset, tmp_path, capsys):
     assert main([str(dataset), str(tmp_path), "participant", "--mask", "random/tube"]) == 2
     assert "--mask belongs to the level pretrain" in capsys.readouterr().err
+
+
+def test_a_bad_run_is_left_out_told_and_in_the_exit_status(dataset, tmp_path):
+    bad = shutil.copytree(dataset, tmp_path / "fmriprep")
+    for path in (bad / "sub-03" / "ses-A" / "func").glob("*NLin6*_bold.nii.gz"):
+        path.write_bytes(path.read_bytes()[:5_000])
+    for path in (bad / "sub-03" / "ses-B" / "func").glob("*NLin6*_bold.json"):
+        path.unlink()
+    output = tmp_path / "out"
+    assert call(bad, output, *QUICK) == 1
+    (table,) = output.glob("logs/*/status.tsv")
+    states = pd.read_csv(table, sep="\t")["state"].value_counts()
+    assert states.to_dict() == {"done": 2, "failed": 2}
+    assert "Runs that could not be used" in (output / "pretrain.html").read_text()
+
+
+def test_what_pretraining_leaves_is_a_dataset_that_bids_accepts(trained):
+    validator = shutil.which("bids-validator-deno", path=Path(sys.executable).parent)
+    done = subprocess.run([validator, trained], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "[WARNING]" not in done.stdout + done.stderr
+    assert "[ERROR]" not in done.stdout + done.stderr
