@@ -10,13 +10,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from neurostorm_bids.estimator import NeurostormEmbedder
     from neurostorm_bids.predict import predict_run
     from neurostorm_bids.pretrained import load_model
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_model", "predict_run"]
+__all__ = ["NeurostormEmbedder", "__version__", "load_model", "predict_run"]
 
-_HOME_OF = {"load_model": "neurostorm_bids.pretrained", "predict_run": "neurostorm_bids.predict"}
+_HOME_OF = {
+    "NeurostormEmbedder": "neurostorm_bids.estimator",
+    "load_model": "neurostorm_bids.pretrained",
+    "predict_run": "neurostorm_bids.predict",
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562 leaves the type open
