@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "group"
 REPORT = "group.html"
 PHENOTYPE = "phenotype"
+_MAX_LOGGED = 20
 
 
 def run_group_level(options: GroupOptions) -> int:
@@ -71,8 +72,10 @@ def run_group_level(options: GroupOptions) -> int:
     write_files({options.output_dir / name: content for name, content in contents.items()})
     for name in contents:
         logger.info("Wrote %s", name)
-    for path, reason in collection.problems:
+    for path, reason in collection.problems[:_MAX_LOGGED]:
         logger.error("Not used: %s: %s", path, reason)
+    if (more := len(collection.problems) - _MAX_LOGGED) > 0:
+        logger.error("Not used: %d more, see %s", more, REPORT)
     return UserError.exit_status if collection.problems else 0
 
 

@@ -115,7 +115,7 @@ def draw_classes(probabilities: Floats, truth: Floats, *, classes: Sequence[str]
     n_rows = 1 if len(classes) == 2 else min(len(classes), len(_COLOURS))  # noqa: PLR2004
     shown = [1] if n_rows == 1 else list(range(n_rows))
     figure = Figure(figsize=(_WIDTH_IN, 2.8 * n_rows), layout="constrained")
-    rows = figure.subplots(n_rows, 1, squeeze=False, sharex=True)[:, 0]
+    rows = figure.subplots(n_rows, 1, squeeze=False)[:, 0]
     bins = np.linspace(0, 1, 21)
     groups = {"not known": ~np.isfinite(truth)}
     groups = {name: truth == place for place, name in enumerate(classes)} | groups

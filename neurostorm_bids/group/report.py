@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from neurostorm_bids.train.page import Cell
 
 _FEW_PARTICIPANTS = 50
-_MAX_NOTES = 50
+_MAX_NOTES = 500
 
 
 def format_report(group: Group) -> str:
@@ -63,6 +63,7 @@ def _list_warnings(group: Group) -> list[str]:
     if collection.problems:
         n_problems = count(len(collection.problems), "result")
         warnings.append(f"{n_problems} cannot be used and are missing here; see below.")
+    warnings += [group.conceal(text) for one in group.assessments for text in one.warnings]
     scored = [one.scores for one in group.assessments if one.scores is not None]
     if scored:
         warnings.append(

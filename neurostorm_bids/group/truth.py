@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class Assessment:
     scores : None where there is too little truth.
     measures : those of the scores that make sense here.
     notes : what is to be known of the truth.
+    warnings : what makes the scores doubtful.
     """
 
     predictions: Predictions
@@ -59,6 +60,7 @@ class Assessment:
     scores: Scores | None
     measures: tuple[Score, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def assess_predictions(
@@ -85,45 +87,60 @@ def assess_predictions(
         If a column that was asked for cannot be read.
     """
     target, results = predictions.target, predictions.results
-    rows = [result.entities for result in results]
-    found: Column | None = None
-    notes: list[str] = []
-    try:
-        found = read_column(column or target.name, rows, roots=roots)
-    except UserError as err:
-        if column is not None:
-            raise
-        is_absent = isinstance(err, UsageError)
-        notes.append("No table of the source has this column." if is_absent else str(err))
-    row_keys = [f"sub-{result.participant}" for result in results]
-    row_keys = row_keys if found is None else list(found.keys)
+    found, notes = _find_column(predictions, column, roots)
+    owners = [result.participant for result in results]
+    row_keys = [f"sub-{owner}" for owner in owners] if found is None else list(found.keys)
     keys, predicted = average_rows(predictions.outputs, row_keys)
-    owners = dict(zip(row_keys, (result.participant for result in results), strict=True))
+    owner_of = dict(zip(row_keys, owners, strict=True))
+    participants = tuple(owner_of[key] for key in keys)
     truth = np.full(len(keys), np.nan)
     scores: Scores | None = None
+    warnings: list[str] = []
     if found is not None:
-        by_row, told = _encode(found, target)
+        by_row, told, warnings = _encode(found, target)
         values = dict(zip(row_keys, by_row, strict=True))
         truth = np.array([values[key] for key in keys], dtype=np.float64)
-        participants = [owners[key] for key in keys]
         scores, why = _score(target, truth, predicted, participants, resampling)
         notes += [*found.notes, *told, *_count_reasons(found), *why]
     return Assessment(
         predictions=predictions,
         level="participant" if found is None else found.level,
         keys=keys,
-        participants=tuple(owners[key] for key in keys),
+        participants=participants,
         predicted=predicted,
         truth=truth,
         source=None if found is None else f"{found.name} ({found.source})",
         scores=scores,
         measures=_choose_measures(scores, target),
         notes=tuple(dict.fromkeys(notes)),
+        warnings=tuple(warnings),
     )
 
 
-def _encode(column: Column, target: TargetSpec) -> tuple[Floats, list[str]]:
-    """Return the truth of each row of a column, and what was made of its cells."""
+def _find_column(
+    predictions: Predictions, column: str | None, roots: Sequence[Path]
+) -> tuple[Column | None, list[str]]:
+    """Read the column with the truth; without one that was asked for, say why there is none."""
+    rows = [result.entities for result in predictions.results]
+    try:
+        return read_column(column or predictions.target.name, rows, roots=roots), []
+    except UserError as err:
+        if column is not None:
+            raise
+        is_absent = isinstance(err, UsageError)
+        return None, ["No table of the source has this column." if is_absent else str(err)]
+
+
+class _Encoded(NamedTuple):
+    """The truth of each row of a column, and what was made of its cells."""
+
+    truth: Floats
+    notes: list[str]
+    warnings: list[str]
+
+
+def _encode(column: Column, target: TargetSpec) -> _Encoded:
+    """Bring the cells of a column to what is predicted."""
     if target.kind == "classification":
         return _encode_classes(column, target.classes)
     numbers = [None if cell is None else parse_number(cell) for cell in column.cells]
@@ -133,11 +150,15 @@ def _encode(column: Column, target: TargetSpec) -> tuple[Floats, list[str]]:
         if cell is not None and number is None
     }
     notes = [f"No numbers, and left out: {', '.join(sorted(words))}."] if words else []
+    if target.mean is None:
+        notes.append(
+            "Predictions are z-scores, so that only correlations with the truth are given."
+        )
     truth = np.array([np.nan if n is None else n for n in numbers], dtype=np.float64)
-    return truth, [*notes, *_compare_units(column, target)]
+    return _Encoded(truth, notes, _compare_units(column, target))
 
 
-def _encode_classes(column: Column, classes: Sequence[str]) -> tuple[Floats, list[str]]:
+def _encode_classes(column: Column, classes: Sequence[str]) -> _Encoded:
     """Find the model's class of every cell, by its own word or by what the sidecar says it means.
 
     The words of the cells come first; the meanings are asked where these do not match.
@@ -152,13 +173,15 @@ def _encode_classes(column: Column, classes: Sequence[str]) -> tuple[Floats, lis
     renamed = sorted(f"{cell} as {name}" for cell, name in matched.items() if cell != name)
     notes = [f"In {column.source} was read {', '.join(renamed)}."] if renamed else []
     strange = sorted(f"{cell} ({n} run(s))" for cell, n in known.items() if cell not in matched)
+    warnings = []
     if strange:
-        notes.append(
-            f"No class of the model ({', '.join(classes)}), and left out: {', '.join(strange)}."
+        warnings.append(
+            f"{column.name}: no class of the model ({', '.join(classes)}), and left out of the "
+            f"scores: {', '.join(strange)}."
         )
     place = {name: float(at) for at, name in enumerate(classes)}
     codes = [place.get(matched.get(cell or "", ""), np.nan) for cell in column.cells]
-    return np.array(codes, dtype=np.float64), notes
+    return _Encoded(np.array(codes, dtype=np.float64), notes, warnings)
 
 
 def _find_meaning(column: Column, cell: str) -> str:
@@ -167,12 +190,11 @@ def _find_meaning(column: Column, cell: str) -> str:
 
 
 def _compare_units(column: Column, target: TargetSpec) -> list[str]:
-    if target.mean is None:
-        return ["Predictions are z-scores, so that only correlations with the truth are given."]
     units = [unit for unit in (column.declaration.unit, target.unit) if unit]
-    if len({unit.casefold().rstrip("s") for unit in units}) > 1:
-        return [f"The truth is in {units[0]}, and the prediction in {units[1]}: compare with care."]
-    return []
+    if target.mean is None or len({unit.casefold().rstrip("s") for unit in units}) < 2:  # noqa: PLR2004
+        return []
+    told = f"{column.name}: the truth is in {units[0]}, and the prediction in {units[1]}."
+    return [f"{told} Errors between the two mean nothing."]
 
 
 def _count_reasons(column: Column) -> list[str]:

@@ -99,6 +99,8 @@ def _draw_roc(
 ) -> None:
     shown = range(1, 2) if len(classes) == 2 else range(min(len(classes), _MAX_CURVES))  # noqa: PLR2004
     for one, colour in zip(shown, _COLOURS, strict=False):
+        if not (true == one).any():
+            continue
         alarms, hits = find_roc(predicted[:, one], true == one)
         axes.plot(alarms, hits, color=colour, lw=1.6, label=classes[one])
     axes.plot([0, 1], [0, 1], "--", color="#8c8c8c", lw=1.2)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neurostorm_bids.derivatives.tables import make_column_names
 from neurostorm_bids.group import GroupOptions
 
 SPACE = "space-MNI152NLin6Asym_res-2"
@@ -93,7 +94,7 @@ class Study:
             name = f"{stem}{target['name']}{label}_predictions"
             self.write(folder / name, rows, sidecar | {"Target": target})
         if probabilities is not None:
-            names = [f"probability_{name}" for name in target["classes"]]
+            names = make_column_names("probability", target["classes"])
             rows = [["level", *names], ["run", *map(str, probabilities)]]
             name = f"{stem}{target['name']}{label}_predictions"
             self.write(folder / name, rows, sidecar | {"Target": target})

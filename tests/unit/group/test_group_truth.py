@@ -118,7 +118,7 @@ def test_the_levels_of_a_sidecar_tell_what_codes_mean(study):
     found = assess(study)
     np.testing.assert_array_equal(found.truth, [1, 0, np.nan])
     assert "1 as male, 2 as female" in found.notes[0]
-    assert "3 (1 run(s))" in found.notes[1]
+    assert "left out of the scores: 3 (1 run(s))" in found.warnings[0]
 
 
 def test_other_units_are_told(study):
@@ -126,4 +126,5 @@ def test_other_units_are_told(study):
     (study.source / "participants.json").write_text('{"age": {"Units": "months"}}')
     for label in ("01", "02"):
         study.add(f"sub-{label}_task-rest", value=30.0)
-    assert any("in months, and the prediction in years" in note for note in assess(study).notes)
+    (warning,) = assess(study).warnings
+    assert "in months, and the prediction in years" in warning
