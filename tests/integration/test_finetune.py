@@ -1,0 +1,277 @@
+"""The finetune level from outside: a call of the command, then what it leaves."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import neurostorm_bids
+from benchmarks.cohort import write_cohort
+from benchmarks.planted import CohortPlan
+from neurostorm_bids.cli import main
+from neurostorm_bids.grid.spec import GridSpec
+from neurostorm_bids.grid.store import StoredRun
+from neurostorm_bids.model.backbone import Backbone
+from neurostorm_bids.model.config import ModelConfig
+from neurostorm_bids.predict import predict_series
+from neurostorm_bids.pretrained import Model, Provenance, save_model
+from neurostorm_bids.train import rivals
+from neurostorm_bids.train.connectivity import make_spheres
+
+CONFIG = ModelConfig(
+    img_size=(24, 24, 24, 16),
+    embed_dim=32,
+    depths=(1, 1),
+    window_size=(4, 4, 4, 4),
+    first_window_size=(4, 4, 4, 4),
+    patch_size=(4, 4, 4, 1),
+    last_layer_full_msa=False,
+    d_state=4,
+)
+FEW = ["--participant-label", "01", "02", "03", "04", "05", "06", "07", "08"]
+QUICK = [*FEW, "--splits", "held-out", "--held-out-share", "0.25", "--validation-share", "0.2"]
+QUICK += ["--max-steps", "2", "--batch-size", "2", "--evaluate-every", "2"]
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory):
+    """A raw dataset with its derivatives; one participant has no age, one column is shuffled."""
+    folder = tmp_path_factory.mktemp("cohort")
+    write_cohort(folder, CohortPlan(n_participants=24, n_sessions=1, repetition_time_s=3.0))
+    path = folder / "participants.tsv"
+    table = pd.read_csv(path, sep="\t")
+    rng = np.random.default_rng(1)
+    table["shuffled"] = rng.permutation(table["age"])
+    table["age"] = table["age"].astype(object)
+    table.loc[len(table) - 1, "age"] = "n/a"
+    table.to_csv(path, sep="\t", index=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """An encoder with random weights."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model") / "random"
+    made = Model(
+        config=CONFIG,
+        head_config=None,
+        backbone=Backbone(CONFIG),
+        head=None,
+        grid=GridSpec.published(24),
+        target=None,
+        provenance=Provenance(name="random", source="a test", sha256="", format="folder"),
+    )
+    save_model(made, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory):
+    """Return the folder in which runs are prepared once for all tests."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    """Take spheres for the connectivity at once, without asking the network for an atlas."""
+    monkeypatch.setattr(rivals, "find_parcellation", lambda _space, _atlas: make_spheres())
+
+
+@pytest.fixture(scope="session")
+def call(cohort, model, work):
+    def run(output, *arguments, task="rest"):
+        shared = ["--model", str(model), "--work-dir", str(work), "--device", "cpu"]
+        tasks = ["--task-id", task] if task else []
+        return main(
+            [str(cohort), str(output), "finetune", *shared, "--nprocs", "1", *tasks, *arguments]
+        )
+
+    return run
+
+
+def read_scores(output, name):
+    found = json.loads((output / "finetune" / name / "scores.json").read_text())
+    return {
+        one["name"]: {score["name"]: score["value"] for score in one["scores"]["scores"]}
+        for one in found["methods"]
+    }
+
+
+def read_predictions(output, name):
+    path = output / "finetune" / name / "predictions.tsv"
+    return pd.read_csv(path, sep="\t", dtype={"participant_id": str})
+
+
+@pytest.fixture(scope="module")
+def age(call, tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setattr(rivals, "find_parcellation", lambda _space, _atlas: make_spheres())
+    output = tmp_path_factory.mktemp("age") / "out"
+    assert call(output, "--target", "age", "--site-column", "site") == 0
+    patch.undo()
+    return output
+
+
+def test_a_linear_probe_finds_the_age_that_is_planted(age):
+    scores = read_scores(age, "age_linear")
+    assert scores["the model"]["mae"] < 0.8 * scores["guess"]["mae"]
+    assert scores["the model"]["r2"] > 0.2
+    assert set(scores) == {"the model", "functional connectivity", "confounds only", "guess"}
+
+
+def test_a_shuffled_target_stays_at_chance(call, tmp_path):
+    assert call(tmp_path / "out", "--target", "shuffled") == 0
+    scores = read_scores(tmp_path / "out", "shuffled_linear")
+    assert scores["the model"]["mae"] > 0.9 * scores["guess"]["mae"]
+    assert "The model does not beat guess" in (tmp_path / "out" / "finetune.html").read_text()
+
+
+def test_who_has_no_value_is_counted_and_told(age):
+    predictions = read_predictions(age, "age_linear")
+    assert len(predictions) == 23
+    assert "sub-24" not in set(predictions["participant_id"])
+    assert "no value (n/a)" in (age / "finetune.html").read_text()
+
+
+def test_everybody_is_tested_once_and_on_one_side(age):
+    split = pd.read_csv(age / "finetune" / "age_linear" / "split.tsv", sep="\t").set_index(
+        "participant_id"
+    )
+    assert split.shape == (23, 5)
+    assert ((split == "test").sum(axis=1) == 1).all()
+    assert set(split.to_numpy().ravel()) == {"train", "test"}
+    folds = read_predictions(age, "age_linear").set_index("participant_id")["fold"]
+    assert all(split.loc[label, fold] == "test" for label, fold in folds.items())
+
+
+def test_the_report_needs_nothing_else_and_shows_baselines(age):
+    page = (age / "finetune.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:|#)', page), "the report loads something"
+    assert "functional connectivity" in page
+    assert "confounds only" in page
+    assert str(age) not in page
+
+
+def test_the_model_goes_straight_into_participant_and_says_the_same(age, cohort, work, tmp_path):
+    folder = age / "models" / "age_linear"
+    arguments = ["participant", "--model", str(folder), "--participant-label", "01"]
+    arguments += ["--task-id", "rest", "--device", "cpu", "--nprocs", "1"]
+    assert main([str(cohort), str(tmp_path / "out"), *arguments]) == 0
+    (path,) = (tmp_path / "out").rglob("*_desc-age_predictions.tsv")
+    value = pd.read_csv(path, sep="\t").iloc[-1]["value"]
+    loaded = neurostorm_bids.load_model(folder)
+    assert loaded.target.unit == "years"
+    assert loaded.target.mean == pytest.approx(50, abs=3)
+    (stored,) = (work / "store").rglob("sub-01_ses-1_task-rest_*.safetensors")
+    expected = predict_series(loaded, StoredRun.open(stored).load())
+    assert value == pytest.approx(float(expected.output[0]), abs=0.5)
+    assert "Scores of functional connectivity" in (folder / "MODEL.md").read_text()
+
+
+def test_the_same_split_and_data_give_the_same_scores(age, call, tmp_path):
+    split = age / "finetune" / "age_linear" / "split.tsv"
+    assert call(tmp_path / "out", "--target", "age", "--splits", str(split)) == 0
+    before, after = (read_scores(o, "age_linear") for o in (age, tmp_path / "out"))
+    assert after["the model"] == pytest.approx(before["the model"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "n_trained"),
+    [
+        (["--adapt", "prompt", "--prompt-len", "3"], 3 * (32 + 64)),
+        (["--adapt", "lora", "--lora-rank", "2", "--head", "v2", "--balance-classes"], None),
+        (["--adapt", "full"], None),
+    ],
+)
+def test_every_method_trains_on_a_cpu_and_leaves_a_model(call, tmp_path, arguments, n_trained):
+    output = tmp_path / "out"
+    assert call(output, "--target", "sex", *QUICK, *arguments) == 0
+    name = f"sex_{arguments[1]}"
+    predictions = read_predictions(output, name)
+    is_tested = predictions["fold"] == "heldout"
+    probabilities = predictions[["probability_F", "probability_M"]]
+    np.testing.assert_allclose(probabilities[is_tested].sum(axis=1), 1, atol=1e-5)
+    assert probabilities[~is_tested].isna().all(axis=None)
+    split = pd.read_csv(output / "finetune" / name / "split.tsv", sep="\t")
+    assert sorted(set(split["heldout"])) == ["test", "train", "validation"]
+    model = neurostorm_bids.load_model(output / "models" / name)
+    assert model.target.classes == ("F", "M")
+    if n_trained is not None:
+        found = json.loads((output / "finetune" / name / "scores.json").read_text())
+        assert found["parameters"]["trained"] == n_trained + 64 + 1
+        assert model.config.prompt_len == 3
+
+
+def test_a_state_is_told_from_whole_runs(call, tmp_path):
+    assert call(tmp_path / "out", "--target", "task", *FEW, "--n-folds", "2", task=None) == 0
+    predictions = read_predictions(tmp_path / "out", "task_linear")
+    assert len(predictions) == 16
+    assert predictions.groupby("participant_id")["fold"].nunique().max() == 1
+
+
+@pytest.mark.parametrize("adapt", ["linear", "full"])
+def test_conditions_are_told_clip_by_clip(call, tmp_path, adapt):
+    arguments = QUICK if adapt == "full" else [*FEW, "--n-folds", "2"]
+    output = tmp_path / "out"
+    assert call(output, "--target", "trial_type", "--adapt", adapt, *arguments, task="blocks") == 0
+    predictions = read_predictions(output, f"trial-type_{adapt}")
+    assert set(predictions["truth"]) == {"face", "place"}
+    assert predictions.groupby("participant_id").size().min() > 3
+
+
+def test_confounds_and_sites_are_taken_out(call, tmp_path):
+    arguments = ["--site-column", "site", "--harmonise", "--confound-columns", "memory_score"]
+    assert call(tmp_path / "out", "--target", "diagnosis", *arguments) == 0
+    card = (tmp_path / "out" / "models" / "diagnosis_linear" / "MODEL.md").read_text()
+    assert "memory_score were regressed out" in card
+    assert "Differences between sites were removed" in card
+
+
+def test_a_site_is_left_out_in_turn(call, tmp_path):
+    arguments = ["--site-column", "site", "--splits", "leave-site-out"]
+    assert call(tmp_path / "out", "--target", "referral", *arguments) == 0
+    assert set(read_predictions(tmp_path / "out", "referral_linear")["fold"]) == {"A", "B", "C"}
+
+
+def test_a_dry_run_tells_the_target_and_writes_nothing(call, tmp_path, capsys):
+    assert call(tmp_path / "out", "--target", "sex", "--dry-run") == 0
+    assert "F 12, M 12" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "agee"], "Did you mean"),
+        ([], "one --target"),
+        (["--target", "age", "--head", "v2"], "--head has an effect only with"),
+        (["--target", "age", "--max-steps", "3"], "--max-steps has no effect"),
+        (["--target", "age", "--adapt", "lora", "--prompt-len", "3"], "only with --adapt prompt"),
+        (["--target", "age", "--adapt", "full", "--harmonise"], "only with --adapt linear"),
+        (["--target", "age", "--splits", "leave-site-out"], "Give --site-column"),
+        (["--target", "age", "--splits", "held-out", "--n-folds", "3"], "--n-folds has an effect"),
+        (["--target", "age", "--event-delay", "3"], "--target trial_type"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(call, tmp_path, capsys, arguments, message):
+    assert call(tmp_path / "out", *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_broken_run_is_left_out_and_told(cohort, model, tmp_path):
+    folder = tmp_path / "cohort"
+    shutil.copytree(cohort, folder)
+    run = next(folder.rglob("sub-02_*rest*_bold.nii.gz"))
+    run.write_bytes(b"no image")
+    arguments = ["finetune", "--model", str(model), "--target", "sex", "--task-id", "rest"]
+    arguments += [*FEW, "--n-folds", "2", "--device", "cpu", "--nprocs", "1"]
+    assert main([str(folder), str(tmp_path / "out"), *arguments]) == 1
+    assert "sub-02" not in set(read_predictions(tmp_path / "out", "sex_linear")["participant_id"])
+    assert run.name in (tmp_path / "out" / "finetune.html").read_text()
