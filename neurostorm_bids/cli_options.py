@@ -468,6 +468,14 @@ FINETUNE: list[click.Parameter] = [
         help="Give every class the same weight, however rare.",
     ),
     _finetune(
+        "--coverage",
+        "coverage",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        show_default=True,
+        help="How often the intervals, or sets of classes, that the model gives for new runs "
+        "shall hold the truth.",
+    ),
+    _finetune(
         "--permutations",
         "n_permutations",
         type=click.IntRange(min=0),

@@ -213,7 +213,9 @@ def _amend_target(checkpoint: Checkpoint, options: dict[str, Any]) -> Checkpoint
         raise UsageError(
             f"{checkpoint.provenance.name} has no head, so options on its target have no meaning."
         )
-    return replace(checkpoint, target=replace(checkpoint.target, **given))
+    from neurostorm_bids.model.weights import change_target
+
+    return change_target(checkpoint, replace(checkpoint.target, **given))
 
 
 def _print(title: str, value: Any, *, indent: int = 0) -> None:  # noqa: ANN401 - any JSON value

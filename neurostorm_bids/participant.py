@@ -304,9 +304,16 @@ def _scale_targets(models: Sequence[Model], scales: Mapping[str, TargetScale]) -
         if model.target is None or model.target.kind != "regression":
             continue
         if scale := scales.get(model.target.name):
-            model.target = replace(
+            scaled = replace(
                 model.target, mean=scale.mean, sd=scale.sd, unit=scale.unit or model.target.unit
             )
+            if model.calibration is not None and scaled != model.target:
+                model.calibration = model.calibration.keep_novelty()
+                logger.warning(
+                    "%s is not calibrated for the scale that --target-scale gives: no intervals",
+                    model.provenance.name,
+                )
+            model.target = scaled
         elif model.target.mean is None:
             logger.warning(
                 "%s does not hold the mean and SD of %s: its predictions are z-scores. Give them "
@@ -319,17 +326,19 @@ def _scale_targets(models: Sequence[Model], scales: Mapping[str, TargetScale]) -
 
 def _hash(run: BoldRun, model: Model) -> str:
     """Return the hash of all that decides what the files of a run and a model hold."""
-    return hash_configuration(
-        {
-            "version": __version__,
-            "model": model.provenance.sha256,
-            "config": model.config.to_dict(),
-            "head": model.head_config.to_dict() if model.head_config else None,
-            "target": model.target.to_dict() if model.target else None,
-            "grid": model.grid.to_dict(),
-            "bold": fingerprint_file(run.path),
-            "brain_mask": fingerprint_file(run.brain_mask) if run.brain_mask else None,
-            "repetition_time_s": run.repetition_time_s,
-            "space": run.space,
-        }
-    )
+    configuration = {
+        "version": __version__,
+        "model": model.provenance.sha256,
+        "config": model.config.to_dict(),
+        "head": model.head_config.to_dict() if model.head_config else None,
+        "target": model.target.to_dict() if model.target else None,
+        "grid": model.grid.to_dict(),
+        "bold": fingerprint_file(run.path),
+        "brain_mask": fingerprint_file(run.brain_mask) if run.brain_mask else None,
+        "repetition_time_s": run.repetition_time_s,
+        "space": run.space,
+    }
+    # The arrays of a novelty lie beside the weights, so that the model's hash is also theirs.
+    if model.calibration is not None:
+        configuration["calibration"] = model.calibration.to_dict()
+    return hash_configuration(configuration)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from neurostorm_bids.grid.series import Series
+    from neurostorm_bids.model.calibration import Assessment
     from neurostorm_bids.model.config import TargetSpec
     from neurostorm_bids.pretrained import Model
 
@@ -50,9 +51,10 @@ class RunPrediction:
     embedding : (D,) weighted mean over clips.
     target : what the head predicts; None for a model without a head.
     clip_outputs : (K, M) probabilities per class, or values in the target's own unit.
-    output : (M,) weighted mean over clips.
+    output : (M,) weighted mean over clips; of a model with a temperature, that taken out.
     spread : (M,) standard deviation over clips; NaN for a run of a single clip.
     series : the series these numbers come from, with statistics, steps and warnings.
+    assessment : how far to trust it; None for a model without a calibration.
     """
 
     onsets_s: NDArray[np.float64]
@@ -65,6 +67,7 @@ class RunPrediction:
     output: NDArray[np.float32] | None
     spread: NDArray[np.float32] | None
     series: Series
+    assessment: Assessment | None = None
 
 
 def choose_device(name: str) -> torch.device:
@@ -164,17 +167,24 @@ def predict_series(
     embeddings, outputs = _predict_clips(
         model, series, starts, batch_size=batch_size, progress=progress
     )
+    embedding = _weighted_mean(embeddings, weights)
+    output = None if outputs is None else _weighted_mean(outputs, weights)
+    assessment = None
+    if model.calibration is not None:
+        output = None if output is None else model.calibration.sharpen(output)
+        assessment = model.calibration.assess(output, embedding)
     return RunPrediction(
         onsets_s=np.asarray(starts, dtype=np.float64) * model.grid.repetition_time_s,
         duration_s=length * model.grid.repetition_time_s,
         clip_weights=weights,
         clip_embeddings=embeddings,
-        embedding=_weighted_mean(embeddings, weights),
+        embedding=embedding,
         target=model.target,
         clip_outputs=outputs,
-        output=None if outputs is None else _weighted_mean(outputs, weights),
+        output=output,
         spread=None if outputs is None else _spread(outputs),
         series=series,
+        assessment=assessment,
     )
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from neurostorm_bids.model.calibration import Calibration
     from neurostorm_bids.model.config import HeadConfig, ModelConfig, TargetSpec
 
 __all__ = ["Model", "Provenance", "load_model", "open_checkpoint", "save_model"]
@@ -44,6 +45,7 @@ class Model:
     grid : on which a run must lie; its shape is the first three of `config.img_size`.
     target : what the head predicts; None without a head.
     provenance : where the weights come from, and what was assumed on reading them.
+    calibration : how far to trust what it says of a run; None where that is not known.
     """
 
     config: ModelConfig
@@ -53,6 +55,7 @@ class Model:
     grid: GridSpec
     target: TargetSpec | None
     provenance: Provenance
+    calibration: Calibration | None = None
 
     @property
     def clip_length(self) -> int:
@@ -106,6 +109,7 @@ def load_model(
         grid=GridSpec.from_dict(checkpoint.grid or {}),
         target=checkpoint.target,
         provenance=checkpoint.provenance,
+        calibration=checkpoint.calibration,
     )
 
 
@@ -126,6 +130,7 @@ def save_model(model: Model, folder: str | Path, *, overwrite: bool = False) -> 
         head_weights={} if model.head is None else model.head.state_dict(),
         grid=model.grid.to_dict(),
         provenance=model.provenance,
+        calibration=model.calibration,
     )
     write_model_folder(Path(folder), checkpoint, overwrite=overwrite)
 

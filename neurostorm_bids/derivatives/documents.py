@@ -47,7 +47,8 @@ the grid, the preparation step by step, and declares every column.
 | `*_desc-scan_embedding.tsv` | 1, the run | one per feature: `dim000`, `dim001`, ... |
 | `*_desc-clip_embedding.tsv` | one per clip | `onset`, `duration`, then the features |
 | `*_desc-<target>_predictions.tsv` | one per clip, then the run's (`level` is `clip` or `run`) | \
-`onset`, `duration`, `level`, then `label` and `probability_<class>`, or `value`; `spread` |
+`onset`, `duration`, `level`, then `label` and `probability_<class>`, or `value`; `spread`; of a \
+calibrated model `prediction_set`, or `interval_low` and `interval_high`, and `novelty` |
 
 Where several models were run in one call, `scan` and `clip` carry the model's label
 (`desc-scanBase`). Where the source is not `desc-preproc`, its own `desc` comes first

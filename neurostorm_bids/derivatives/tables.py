@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from neurostorm_bids.model.calibration import Assessment
     from neurostorm_bids.model.config import TargetSpec
     from neurostorm_bids.predict import RunPrediction
 
@@ -105,7 +106,7 @@ def tabulate_predictions(prediction: RunPrediction) -> list[Column]:
         description="What the row speaks of.",
         levels={
             "clip": "One clip, as the model read it.",
-            "run": "The whole run: mean over clips in which every volume counts once.",
+            "run": _describe_run(prediction.assessment),
         },
     )
     outputs = np.vstack([clip_outputs, output])  # (K + 1, M)
@@ -134,6 +135,7 @@ def tabulate_predictions(prediction: RunPrediction) -> list[Column]:
             description=f"Standard deviation over clips of {what}; n/a for a single clip.",
             unit=unit,
         ),
+        *_assessment_columns(prediction, target, unit=unit),
     ]
 
 
@@ -168,6 +170,68 @@ def _class_columns(target: TargetSpec, outputs: NDArray[np.float32]) -> list[Col
             for position, (column, label) in enumerate(zip(columns, labels, strict=True))
         ),
     ]
+
+
+def _describe_run(assessment: Assessment | None) -> str:
+    mean = "The whole run: mean over clips in which every volume counts once"
+    if assessment is None or assessment.temperature is None:
+        return f"{mean}."
+    return (
+        f"{mean}, its probabilities calibrated with the temperature {assessment.temperature:.4g}."
+    )
+
+
+def _assessment_columns(
+    prediction: RunPrediction, target: TargetSpec, *, unit: str | None
+) -> list[Column]:
+    """Return the columns that say how far to trust the run's row; none without a calibration."""
+    found = prediction.assessment
+    if found is None:
+        return []
+    blank = [None] * len(prediction.onsets_s)
+    columns = []
+    if found.coverage is not None:
+        holds = (
+            f"made to hold the true {target.name} of {100 * found.coverage:g} % of persons like "
+            f"the {found.n_participants} of the calibration; n/a for clips."
+        )
+    if found.interval is not None:
+        columns += [
+            Column(
+                name=f"interval_{end}",
+                cells=[*blank, value],
+                description=f"{end.capitalize()} end of an interval {holds}",
+                unit=unit,
+            )
+            for end, value in zip(("low", "high"), found.interval, strict=True)
+        ]
+    if found.is_in_set is not None:
+        labels = [format_cell(name) for name in target.classes]
+        names = [name for name, is_in in zip(labels, found.is_in_set, strict=True) if is_in]
+        columns.append(
+            Column(
+                name="prediction_set",
+                cells=[*blank, "|".join(names)],
+                description=f"Classes, with | between them, of a set {holds}",
+            )
+        )
+    if found.novelty is not None:
+        columns += [
+            Column(
+                name="novelty",
+                cells=[*blank, found.novelty],
+                description="Mahalanobis distance of the run's embedding from those of the "
+                "training runs, divided by the square root of the number of features; n/a for "
+                "clips.",
+            ),
+            Column(
+                name="novelty_rank",
+                cells=[*blank, found.novelty_rank],
+                description="Share, 0 to 1, of the training runs whose distance from those of "
+                "other participants is smaller; n/a for clips.",
+            ),
+        ]
+    return columns
 
 
 def _embedding_columns(values: NDArray[np.float32]) -> list[Column]:

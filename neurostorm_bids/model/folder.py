@@ -12,15 +12,17 @@ import shutil
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from neurostorm_bids.errors import DataError, MissingFileError, OutputError, ReadError, UsageError
+from neurostorm_bids.model.calibration import Calibration, Novelty, count_reference
 from neurostorm_bids.model.card import write_card
 from neurostorm_bids.model.config import HeadConfig, ModelConfig, TargetSpec
 from neurostorm_bids.model.digest import digest_file
 from neurostorm_bids.model.shapes import Prefixes, check_shapes, expect_shapes
-from neurostorm_bids.model.weights import Checkpoint, Provenance, check_finite
+from neurostorm_bids.model.weights import Checkpoint, Provenance, change_target, check_finite
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,8 +34,10 @@ FORMAT = "neurostorm-bids model"
 FORMAT_VERSION = 1
 MAX_CONFIG_BYTES = 2**20
 
+_NOVELTY = "novelty."
 _PREFIXES = Prefixes(backbone="backbone.", head="head.", decoder="decoder.")
 _KEYS = {"format", "format_version", "model", "head", "target", "grid", "provenance", "weights"}
+_CALIBRATION = "calibration"
 
 
 def is_model_folder(path: Path) -> bool:
@@ -75,6 +79,7 @@ def read_model_folder(
         head = None if values["head"] is None else HeadConfig.from_dict(values["head"])
         stored = None if values["target"] is None else TargetSpec.from_dict(values["target"])
         origin = Provenance.from_dict(values["provenance"])
+        n_reference = count_reference(values[_CALIBRATION]) if _CALIBRATION in values else 0
     except DataError as err:
         raise DataError(f"{folder / CONFIG}: {err} Take the folder anew from its source.") from err
     if head is None and target is not None:
@@ -85,14 +90,14 @@ def read_model_folder(
             f"{path} is not the file that {CONFIG} was written with: expected SHA-256 "
             f"{values['weights']}, found {sha256}. Take both files anew from their source."
         )
-    weights, head_weights, decoder = _read_weights(path, config, head)
-    return Checkpoint(
+    parts = _read_weights(path, config, head, n_reference=n_reference)
+    checkpoint = Checkpoint(
         config=config,
         head=head,
-        target=target or stored,
-        weights=weights,
-        head_weights=head_weights,
-        decoder_weights=decoder,
+        target=stored,
+        weights=parts[_PREFIXES.backbone],
+        head_weights=parts[_PREFIXES.head],
+        decoder_weights=parts[_PREFIXES.decoder],
         grid=values["grid"],
         provenance=Provenance(
             name=folder.resolve().name,
@@ -101,7 +106,9 @@ def read_model_folder(
             format="folder",
             notes=(*origin.notes, *_tell_origin(origin)),
         ),
+        calibration=_read_calibration(folder / CONFIG, values, parts[_NOVELTY]),
     )
+    return checkpoint if target is None else change_target(checkpoint, target)
 
 
 def write_model_folder(folder: Path, checkpoint: Checkpoint, *, overwrite: bool = False) -> None:
@@ -172,6 +179,10 @@ def _fill(folder: Path, checkpoint: Checkpoint) -> None:
         for prefix, part in zip(_PREFIXES, parts, strict=True)
         for key, tensor in part.items()
     }
+    calibration = checkpoint.calibration
+    if calibration is not None and calibration.novelty is not None:
+        arrays = calibration.novelty.to_arrays()
+        tensors |= {_NOVELTY + key: torch.from_numpy(array) for key, array in arrays.items()}
     check_finite(tensors, path=folder / WEIGHTS)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     # safetensors makes files that nobody else may read, whatever the umask; labs share models.
@@ -187,6 +198,8 @@ def _fill(folder: Path, checkpoint: Checkpoint) -> None:
         "provenance": checkpoint.provenance.to_dict(),
         "weights": {"sha256": sha256},
     }
+    if calibration is not None:
+        values[_CALIBRATION] = calibration.to_dict()
     (folder / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     (folder / CARD).write_text(write_card(checkpoint, sha256=sha256), encoding="utf-8")
     for name in (WEIGHTS, CONFIG, CARD):
@@ -215,7 +228,7 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{values.get('format_version')!r:.80}. Install the version of neurostorm-bids that "
             "wrote it, or a later one."
         )
-    if values.keys() != _KEYS:
+    if values.keys() - {_CALIBRATION} != _KEYS:
         raise DataError(f"{path}: expected the keys {sorted(_KEYS)}, found {sorted(values)}.")
     if not isinstance(values["grid"], dict):
         raise DataError(f"{path}: expected named values as grid, found {values['grid']!r:.80}.")
@@ -223,10 +236,13 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _read_weights(
-    path: Path, config: ModelConfig, head: HeadConfig | None
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Read the weights of backbone, head and decoder, their shapes checked before their values."""
-    parts: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in _PREFIXES}
+    path: Path, config: ModelConfig, head: HeadConfig | None, *, n_reference: int
+) -> dict[str, dict[str, Tensor]]:
+    """Read the weights of each part by its prefix, their shapes checked before their values.
+
+    `n_reference` is how many quantiles the statistics of training embeddings have; 0 for none.
+    """
+    parts: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in (*_PREFIXES, _NOVELTY)}
     try:
         # The library checks the header's size and that every tensor lies within the file.
         with safe_open(path, framework="pt") as file:
@@ -237,6 +253,10 @@ def _read_weights(
                 if key.startswith(_PREFIXES.decoder)
             }
             expected = expect_shapes(config, head, decoder=decoder, prefixes=_PREFIXES)
+            if n_reference:
+                size = config.n_features
+                shapes = {"mean": (size,), "whitening": (size, size), "reference": (n_reference,)}
+                expected |= {_NOVELTY + key: shape for key, shape in shapes.items()}
             check_shapes(found, expected, path=path)
             for key in found:
                 prefix, dot, bare = key.partition(".")
@@ -245,7 +265,22 @@ def _read_weights(
         raise DataError(f"{path} is damaged: {err}. Take it anew from its source.") from err
     for part in parts.values():
         check_finite(part, path=path)
-    return parts[_PREFIXES.backbone], parts[_PREFIXES.head], parts[_PREFIXES.decoder]
+    return parts
+
+
+def _read_calibration(
+    path: Path, values: dict[str, Any], novelty: dict[str, Tensor]
+) -> Calibration | None:
+    """Read the calibration of ``config.json``, which lies at `path`; None if it has none."""
+    if _CALIBRATION not in values:
+        return None
+    try:
+        arrays = {key: tensor.numpy() for key, tensor in novelty.items()}
+        return Calibration.from_dict(
+            values[_CALIBRATION], novelty=Novelty.from_arrays(arrays) if arrays else None
+        )
+    except DataError as err:
+        raise DataError(f"{path}: {err} Take the folder anew from its source.") from err
 
 
 def _tell_origin(origin: Provenance) -> tuple[str, ...]:

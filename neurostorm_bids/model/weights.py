@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from neurostorm_bids.model.calibration import Calibration
     from neurostorm_bids.model.config import HeadConfig, ModelConfig, TargetSpec
 
 
@@ -67,6 +68,7 @@ class Checkpoint:
     decoder_weights : of a masked autoencoder, by their published keys; empty otherwise.
     grid : the grid of the input, as plain values; None where the file does not say.
     provenance : where it comes from.
+    calibration : how far to trust the outputs; None where that is not known.
     """
 
     config: ModelConfig
@@ -77,10 +79,14 @@ class Checkpoint:
     decoder_weights: Mapping[str, Tensor] = field(default_factory=dict)
     grid: Mapping[str, Any] | None = None
     provenance: Provenance
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         _check_target(self.head, self.target)
         _check_tokens(self.head, self.config)
+        if self.calibration is not None:
+            kind = None if self.target is None else self.target.kind
+            self.calibration.check(kind=kind, n_features=self.config.n_features)
 
 
 def check_finite(weights: Mapping[str, Tensor], *, path: Path) -> None:
@@ -90,6 +96,16 @@ def check_finite(weights: Mapping[str, Tensor], *, path: Path) -> None:
             f"Weights in {path} are NaN or infinite: {list_some(bad)}. The file is damaged, or its "
             "training diverged; take another checkpoint."
         )
+
+
+def change_target(checkpoint: Checkpoint, target: TargetSpec) -> Checkpoint:
+    """Return the checkpoint with another target, and of its calibration what still holds."""
+    calibration, provenance = checkpoint.calibration, checkpoint.provenance
+    if calibration is not None and target != checkpoint.target:
+        calibration = calibration.keep_novelty()
+        note = "The calibration of the outputs is left out: it was made for another target."
+        provenance = replace(provenance, notes=(*provenance.notes, note))
+    return replace(checkpoint, target=target, calibration=calibration, provenance=provenance)
 
 
 def fit_clip_length(checkpoint: Checkpoint, clip_length: int) -> Checkpoint:
@@ -114,9 +130,13 @@ def fit_clip_length(checkpoint: Checkpoint, clip_length: int) -> Checkpoint:
         if key.endswith(".time_embed"):
             weights[key] = _fit_time_embed(value, clip_length)
     how = "interpolated linearly from" if clip_length > old else "cut from"
-    note = f"The time embedding for {clip_length} volumes was {how} that for {old}."
-    provenance = replace(checkpoint.provenance, notes=(*checkpoint.provenance.notes, note))
-    return replace(checkpoint, config=config, weights=weights, provenance=provenance)
+    notes = [f"The time embedding for {clip_length} volumes was {how} that for {old}."]
+    if checkpoint.calibration is not None:
+        notes.append(f"The calibration is left out: it was made with clips of {old} volumes.")
+    provenance = replace(checkpoint.provenance, notes=(*checkpoint.provenance.notes, *notes))
+    return replace(
+        checkpoint, config=config, weights=weights, provenance=provenance, calibration=None
+    )
 
 
 def _fit_time_embed(value: Tensor, clip_length: int) -> Tensor:

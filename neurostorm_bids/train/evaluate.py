@@ -31,12 +31,15 @@ class OutOfFold:
     folds : name of the fold that tested each row; empty for the others.
     penalties : that each fold chose, by its name.
     notes : what was found, in sentences.
+    row_outputs : those of the rows of the target, (n_rows, M), before runs of one example are
+        averaged; None where they are not kept.
     """
 
     outputs: Floats
     folds: tuple[str, ...]
     penalties: Mapping[str, float]
     notes: tuple[str, ...]
+    row_outputs: Floats | None = None
 
 
 def evaluate_features(

@@ -63,7 +63,7 @@ def embed_scans(
             "grid": model.grid.to_dict(),
         }
     )
-    encoder = replace(model, head=None, head_config=None, target=None)
+    encoder = replace(model, head=None, head_config=None, target=None, calibration=None)
     features, n_new = [], 0
     for scan in tqdm(scans, desc="Embedding runs", unit="run", disable=None):
         path = folder / key[:16] / scan.run.dataset.name / f"{scan.stored.path.stem}.npz"

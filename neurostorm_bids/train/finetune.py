@@ -18,6 +18,7 @@ from neurostorm_bids.model.adapt import configure_head, count
 from neurostorm_bids.options import count_available_cpus
 from neurostorm_bids.predict import choose_device
 from neurostorm_bids.pretrained import load_model
+from neurostorm_bids.train.calibrate import Embedded, calibrate
 from neurostorm_bids.train.cases import Cases
 from neurostorm_bids.train.comparators import compare_with_baselines
 from neurostorm_bids.train.confounders import tabulate_columns
@@ -68,12 +69,14 @@ class Learnt(NamedTuple):
     model : the one that is kept.
     parameters : that were trained for it.
     notes : on how it was made, in sentences.
+    embedded : the runs it learnt from.
     """
 
     evaluation: OutOfFold
     model: Model
     parameters: ParameterCount
     notes: tuple[str, ...]
+    embedded: Embedded
 
 
 def discover(options: FinetuneOptions) -> Discovery:
@@ -99,7 +102,8 @@ def run_finetune_level(options: FinetuneOptions) -> int:
     int
         0; 1 when runs could not be used and were left out.
     """
-    model = load_model(options.model)
+    # What is known of another target, or of other embeddings, says nothing of what is learnt.
+    model = replace(load_model(options.model), calibration=None)
     discovery = _find_runs(options, model)
     datasets = list({run.dataset.path: run.dataset for run in discovery.runs}.values())
     check_output_dir(options.output_dir, bids_dir=options.bids_dir, datasets=datasets)
@@ -129,6 +133,7 @@ def run_finetune_level(options: FinetuneOptions) -> int:
         learnt = learn_linear(options, model, examples, cases, splits, groups=groups)
     else:
         learnt = learn_by_gradients(options, model, examples, splits, roots=roots, groups=groups)
+    learnt = calibrate_learnt(options, examples, learnt)
     connectivity, notes = connect_examples(
         examples, options.folder / "connectivity", atlas=options.atlas
     )
@@ -256,7 +261,13 @@ def learn_linear(
     )
     parameters = count(head)
     logger.info("%s of the head were fitted; the backbone stays as it is", parameters)
-    return Learnt(evaluation, final, parameters, tuple(notes))
+    learners = set(find_learners(splits))
+    used = zip(scans, found, strict=True)
+    runs = [(scan.run.participant, one) for scan, one in used if scan.run.participant in learners]
+    embedded = Embedded(
+        np.stack([one.whole for _, one in runs]), tuple(participant for participant, _ in runs)
+    )
+    return Learnt(evaluation, final, parameters, tuple(notes), embedded)
 
 
 def learn_by_gradients(
@@ -292,7 +303,27 @@ def learn_by_gradients(
         f"{final.result.best_step} of {final.result.n_steps}, with the lowest validation loss: "
         f"{final.result.best_loss:.4g}."
     )
-    return Learnt(evaluation, final.model, final.parameters, (note,))
+    embedded = tuner.embed(final.model, find_learners(splits))
+    return Learnt(evaluation, final.model, final.parameters, (note,), embedded)
+
+
+def calibrate_learnt(options: FinetuneOptions, examples: Examples, learnt: Learnt) -> Learnt:
+    """Give the model that is kept a calibration, with notes on it."""
+    outputs = learnt.evaluation.row_outputs
+    if outputs is None:
+        return learnt
+    calibration, notes = calibrate(
+        examples.target,
+        outputs,
+        learnt.embedded,
+        coverage=options.coverage,
+        seed=options.train.seed,
+        differs_from_folder=bool(options.confound_columns) or options.harmonise,
+    )
+    for note in notes:
+        logger.info("%s", note)
+    model = replace(learnt.model, calibration=calibration)
+    return learnt._replace(model=model, notes=(*learnt.notes, *notes))
 
 
 def find_learners(splits: Splits) -> tuple[str, ...]:

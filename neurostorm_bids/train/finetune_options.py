@@ -48,6 +48,7 @@ class FinetuneOptions:
     balance_classes : give every class the same weight, however rare.
     validation_share : of the training participants, who decide when to stop.
     n_permutations : for p-values; 0 for none.
+    coverage : of intervals or sets of classes that the model gives for new runs, between 0 and 1.
     atlas : regions of the functional-connectivity baseline, a name or path; None for Schaefer's
         200, or spheres where these are not at hand.
     store_bits : per voxel and volume of the prepared runs.
@@ -80,6 +81,7 @@ class FinetuneOptions:
     balance_classes: bool = False
     validation_share: float = 0.1
     n_permutations: int = 0
+    coverage: float = 0.9
     atlas: str | None = None
     store_bits: Literal[8, 16] = 8
     batch_size: int | None = None

@@ -94,6 +94,7 @@ def evaluate_probe(
     clips = _list_clips(examples, cases, found)
     outputs = np.full((len(cases), max(1, len(cases.classes))), np.nan)
     folds = np.full(len(cases), "", dtype=object)
+    row_outputs = np.full((len(examples.target.keys), outputs.shape[1]), np.nan)
     penalties: dict[str, float] = {}
     notes: list[str] = []
     for number, fold in enumerate(splits.folds):
@@ -104,12 +105,19 @@ def evaluate_probe(
         except DataError as err:
             raise DataError(f"Fold {fold.name!r} cannot be fitted. {err}") from err
         is_test = np.isin(labels, fold.test)
-        outputs[is_test] = _predict(predictor, clips, examples)[is_test]
+        rows = _predict(predictor, clips, examples)
+        is_test_row = np.isin(np.asarray(examples.target.participants, dtype=str), fold.test)
+        row_outputs[is_test_row] = rows[is_test_row]
+        outputs[is_test] = examples.pool(rows)[is_test]
         folds[is_test] = fold.name
         penalties[fold.name] = predictor.penalty
         notes += [f"{fold.name}: {note}" for note in predictor.notes]
     return OutOfFold(
-        outputs=outputs, folds=tuple(folds.tolist()), penalties=penalties, notes=tuple(notes)
+        outputs=outputs,
+        folds=tuple(folds.tolist()),
+        penalties=penalties,
+        notes=tuple(notes),
+        row_outputs=row_outputs,
     )
 
 
@@ -172,9 +180,9 @@ def _list_clips(examples: Examples, cases: Cases, found: Sequence[RunFeatures]) 
 
 
 def _predict(predictor: Predictor, clips: _Clips, examples: Examples) -> Floats:
-    """Return outputs (n, M) for all examples."""
+    """Return outputs (n_rows, M) for all rows of the target; NaN for those without a value."""
     by_clip = predictor.predict(clips.cases).outputs
     keys, means = average_rows(by_clip, [str(row) for row in clips.rows], weights=clips.weights)
     rows = np.full((len(examples.target.keys), by_clip.shape[1]), np.nan)
     rows[[int(key) for key in keys]] = means
-    return examples.pool(rows)
+    return rows

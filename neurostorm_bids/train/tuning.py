@@ -18,6 +18,7 @@ from neurostorm_bids.model.adapt import Adaptation, adapt, configure_head, count
 from neurostorm_bids.model.config import TargetSpec
 from neurostorm_bids.model.heads import build_head
 from neurostorm_bids.predict import predict_series
+from neurostorm_bids.train.calibrate import Embedded
 from neurostorm_bids.train.clips import ClipDataset
 from neurostorm_bids.train.evaluate import OutOfFold
 from neurostorm_bids.train.files import BEST, read_weights
@@ -130,13 +131,17 @@ class Tuner:
         labels = np.asarray(examples.participants, dtype=str)
         n_outputs = max(1, len(examples.classes))
         values = np.full((len(labels), n_outputs), np.nan)
+        row_outputs = np.full((len(examples.target.keys), n_outputs), np.nan)
         folds = np.full(len(labels), "", dtype=object)
         tuned = []
         for fold in splits.folds:
             logger.info("Fold %s: training on %d participants", fold.name, len(fold.train))
             one = self.tune(fold.train, fold.validation)
             is_test = np.isin(labels, fold.test)
-            values[is_test] = self.predict(one.model, fold.test)[is_test]
+            rows = self.predict(one.model, fold.test)
+            is_test_row = np.isin(np.asarray(examples.target.participants, dtype=str), fold.test)
+            row_outputs[is_test_row] = rows[is_test_row]
+            values[is_test] = examples.pool(rows)[is_test]
             folds[is_test] = fold.name
             tuned.append(one)
         notes = [
@@ -145,12 +150,16 @@ class Tuner:
             for fold, one in zip(splits.folds, tuned, strict=True)
         ]
         out = OutOfFold(
-            outputs=values, folds=tuple(folds.tolist()), penalties={}, notes=tuple(notes)
+            outputs=values,
+            folds=tuple(folds.tolist()),
+            penalties={},
+            notes=tuple(notes),
+            row_outputs=row_outputs,
         )
         return out, tuned
 
     def predict(self, model: Model, participants: Iterable[str]) -> NDArray[np.float64]:
-        """Predict all examples of participants: (n, M); NaN for those of others."""
+        """Predict all rows of participants: (n_rows, M); NaN for those of others."""
         examples, wanted = self.examples, set(participants)
         n_rows = len(examples.target.keys)
         rows = np.full((n_rows, max(1, len(examples.classes))), np.nan)
@@ -162,7 +171,18 @@ class Tuner:
             rows[examples.owners == position] = (
                 found.clip_outputs if examples.is_by_clip else found.output
             )
-        return examples.pool(rows)
+        return rows
+
+    def embed(self, model: Model, participants: Iterable[str]) -> Embedded:
+        """Embed the used runs of participants with an adapted model."""
+        wanted, scans = set(participants), self.examples.scans
+        chosen = [scans[at] for at in self.examples.used_scans]
+        chosen = [scan for scan in chosen if scan.run.participant in wanted]
+        encoder = replace(model, head=None, head_config=None, target=None)
+        found = [predict_series(encoder, scan.stored.load()).embedding for scan in chosen]
+        return Embedded(
+            np.stack(found).astype(np.float64), tuple(scan.run.participant for scan in chosen)
+        )
 
     def _make_network(self, spec: TargetSpec) -> tuple[HeadedBackbone, Any, ParameterCount]:
         options = self.options

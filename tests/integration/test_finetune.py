@@ -172,7 +172,14 @@ def test_the_model_goes_straight_into_participant_and_says_the_same(age, cohort,
     (stored,) = (work / "store").rglob("sub-01_ses-1_task-rest_*.safetensors")
     expected = predict_series(loaded, StoredRun.open(stored).load())
     assert value == pytest.approx(float(expected.output[0]), abs=0.5)
-    assert "Scores of functional connectivity" in (folder / "MODEL.md").read_text()
+    card = (folder / "MODEL.md").read_text()
+    assert "Scores of functional connectivity" in card
+    assert "intervals made to hold the truth of 90 % of persons like the 23" in card
+    run = pd.read_csv(path, sep="\t").iloc[-1]
+    width = 2 * loaded.calibration.conformal.half_width
+    assert run["interval_high"] - run["interval_low"] == pytest.approx(width)
+    assert run["novelty"] > 0
+    assert 0 <= run["novelty_rank"] <= 1
 
 
 def test_the_same_split_and_data_give_the_same_scores(age, call, tmp_path):
@@ -232,6 +239,7 @@ def test_confounds_and_sites_are_taken_out(call, tmp_path):
     card = (tmp_path / "out" / "models" / "diagnosis_linear" / "MODEL.md").read_text()
     assert "memory_score were regressed out" in card
     assert "Differences between sites were removed" in card
+    assert "Outputs are not calibrated: confounds or sites" in card
 
 
 def test_a_site_is_left_out_in_turn(call, tmp_path):

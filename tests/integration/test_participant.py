@@ -20,6 +20,8 @@ import torch
 import neurostorm_bids
 from neurostorm_bids.cli import main
 from neurostorm_bids.demo import write_dataset, write_models
+from neurostorm_bids.model.calibration import Calibration, ConformalIntervals
+from neurostorm_bids.pretrained import load_model, save_model
 
 HERE = Path(__file__).parent
 BOLD = "sub-01_task-rest_space-MNI152NLin6Asym_res-2_desc-preproc_bold"
@@ -92,6 +94,29 @@ def test_a_changed_configuration_is_computed_again(made, model, tmp_path):
     assert call(made / "fmriprep", output, *arguments, "--target-scale", "age=0,1,years") == 0
     after = pd.read_csv(path, sep="\t")
     np.testing.assert_allclose(before["value"], after["value"] * 15 + 40, rtol=1e-5)
+
+
+def test_a_calibration_adds_columns_and_is_computed_again_when_it_changes(made, model, tmp_path):
+    output = tmp_path / "out"
+    path = output / SCAN.replace("scan_embedding", "age_predictions.tsv")
+    loaded, tables = load_model(model), []
+    for half_width in (None, 5.0, 6.0):
+        if half_width is not None:
+            intervals = ConformalIntervals(coverage=0.9, half_width=half_width, n_participants=20)
+            loaded.calibration = Calibration(conformal=intervals)
+        folder = tmp_path / f"width-{half_width}"
+        save_model(loaded, folder)
+        arguments = ["--model", str(folder), "--participant-label", "01"]
+        assert call(made / "fmriprep", output, *arguments) == 0
+        tables.append(pd.read_csv(path, sep="\t"))
+    plain, *calibrated = tables
+    for table, half_width in zip(calibrated, (5.0, 6.0), strict=True):
+        pd.testing.assert_frame_equal(table[plain.columns], plain)
+        run = table.iloc[-1]
+        assert run["interval_high"] - run["interval_low"] == pytest.approx(2 * half_width)
+        assert table["interval_low"].isna().sum() == len(table) - 1
+    assert call(made / "fmriprep", output, *arguments, "--target-scale", "age=0,1,years") == 0
+    assert "interval_low" not in pd.read_csv(path, sep="\t").columns
 
 
 def test_results_of_several_processes_are_those_of_one(made, model, tmp_path):

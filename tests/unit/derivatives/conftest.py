@@ -105,6 +105,7 @@ def _make_prediction(target=None, *, n_volumes: int = 50, seed: int = 0):
         output=output,
         spread=spread,
         series=series,
+        assessment=None,
     )
 
 

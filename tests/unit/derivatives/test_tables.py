@@ -20,6 +20,7 @@ from neurostorm_bids.derivatives.tables import (
     measure_overlap_s,
     tabulate_predictions,
 )
+from neurostorm_bids.model.calibration import Assessment
 from neurostorm_bids.model.config import TargetSpec
 
 
@@ -164,3 +165,32 @@ def test_names_of_classes_become_plain_and_different_columns():
 def test_columns_are_never_the_same(labels):
     names = make_column_names("probability", labels)
     assert len(set(names)) == len(labels)
+
+
+def test_an_interval_and_a_novelty_stand_on_the_row_of_the_run(make_prediction, age):
+    prediction = make_prediction(age)
+    plain = format_table(tabulate_predictions(prediction)).splitlines()
+    prediction.assessment = Assessment(
+        interval=(20.5, 40.5), coverage=0.9, n_participants=50, novelty=1.25, novelty_rank=0.75
+    )
+    columns = tabulate_predictions(prediction)
+    names = ["interval_low", "interval_high", "novelty", "novelty_rank"]
+    lines = format_table(columns).splitlines()
+    assert lines[0] == "\t".join([plain[0], *names])
+    assert lines[1:-1] == ["\t".join([line, *["n/a"] * 4]) for line in plain[1:-1]]
+    assert lines[-1] == "\t".join([plain[-1], "20.5", "40.5", "1.25", "0.75"])
+    assert declared(columns, "interval_low")["Units"] == "years"
+    assert "90 % of persons like the 50" in declared(columns, "interval_low")["Description"]
+
+
+def test_a_set_names_its_classes(make_prediction, sex):
+    prediction = make_prediction(sex)
+    prediction.assessment = Assessment(
+        is_in_set=(True, True), coverage=0.8, n_participants=50, temperature=1.5
+    )
+    columns = tabulate_predictions(prediction)
+    cells = read(columns)["prediction_set"]
+    assert cells.isna().tolist() == [True, True, True, False]
+    assert cells.iloc[-1] == "F|M"
+    assert "80 % of persons" in declared(columns, "prediction_set")["Description"]
+    assert "temperature 1.5" in declared(columns, "level")["Levels"]["run"]

@@ -7,16 +7,19 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from neurostorm_bids.errors import DataError, MissingFileError, OutputError, UsageError
 from neurostorm_bids.model import folder as module
+from neurostorm_bids.model.calibration import Calibration, ConformalSets, Novelty, Temperature
 from neurostorm_bids.model.config import TargetSpec
 from neurostorm_bids.model.digest import digest_file
 from neurostorm_bids.model.folder import read_model_folder, write_model_folder
 from neurostorm_bids.model.published import read_published
+from neurostorm_bids.model.weights import fit_clip_length
 
 GRID = {"space": "MNI152NLin6Asym", "shape": [16, 16, 16]}
 
@@ -264,3 +267,100 @@ def test_the_weights_may_be_read_by_whom_the_umask_lets(tmp_path, checkpoint):
         os.umask(before)
     rights = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "shared").iterdir()}
     assert set(rights.values()) == {0o644}, rights
+
+
+@pytest.fixture
+def calibrated(checkpoint):
+    size = checkpoint.config.n_features
+    rng = np.random.default_rng(0)
+    calibration = Calibration(
+        temperature=Temperature(value=1.5, n_participants=30),
+        conformal=ConformalSets(coverage=0.9, threshold=0.6, n_participants=30),
+        novelty=Novelty(
+            mean=rng.standard_normal(size),
+            whitening=rng.standard_normal((size, size)),
+            reference=np.array([0.5, 0.9, 1.0, 1.8]),
+        ),
+    )
+    return replace(checkpoint, calibration=calibration)
+
+
+@pytest.fixture
+def with_calibration(tmp_path, calibrated):
+    write_model_folder(tmp_path / "calibrated", calibrated)
+    return tmp_path / "calibrated"
+
+
+def test_a_calibration_comes_back(calibrated, with_calibration):
+    found, expected = read_model_folder(with_calibration), calibrated
+    assert_equal(found, expected)
+    found, expected = found.calibration, expected.calibration
+    assert found.temperature == expected.temperature
+    assert found.conformal == expected.conformal
+    for name in ("mean", "whitening", "reference"):
+        ours, theirs = getattr(found.novelty, name), getattr(expected.novelty, name)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_a_folder_without_a_calibration_does_not_name_one(written):
+    assert "calibration" not in json.loads((written / "config.json").read_text())
+    assert read_model_folder(written).calibration is None
+
+
+def test_a_calibration_without_novelty_has_no_tensors(tmp_path, calibrated):
+    calibration = replace(calibrated.calibration, novelty=None)
+    write_model_folder(tmp_path / "model", replace(calibrated, calibration=calibration))
+    assert read_model_folder(tmp_path / "model").calibration.novelty is None
+    keys = load_file(tmp_path / "model" / "model.safetensors").keys()
+    assert not [key for key in keys if key.startswith("novelty.")]
+
+
+def test_outputs_for_another_target_are_not_calibrated(calibrated, with_calibration):
+    target = replace(calibrated.target, name="another")
+    found = read_model_folder(with_calibration, target=target)
+    assert found.calibration.conformal is None
+    assert found.calibration.temperature is None
+    assert found.calibration.novelty is not None
+    assert "made for another target" in found.provenance.notes[-1]
+    same = read_model_folder(with_calibration, target=calibrated.target)
+    assert same.calibration.conformal == calibrated.calibration.conformal
+
+
+def test_clips_of_another_length_are_not_calibrated(calibrated):
+    fitted = fit_clip_length(calibrated, 2)
+    assert fitted.calibration is None
+    assert "The calibration is left out" in fitted.provenance.notes[-1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"novelty": None},
+        {"novelty": 3},
+        {"novelty": "many"},
+        {"temperature": {"value": 1e9, "n_participants": 3}},
+        {"sets": None, "intervals": {"coverage": 0.9, "half_width": 1.0, "n_participants": 9}},
+        {"unknown": None},
+    ],
+)
+def test_a_damaged_calibration_is_refused(with_calibration, changes):
+    values = json.loads((with_calibration / "config.json").read_text())["calibration"]
+    rewrite(with_calibration, calibration=values | changes)
+    with pytest.raises(DataError):
+        read_model_folder(with_calibration)
+
+
+@pytest.mark.parametrize("change", ["falling", "missing", "infinite", "of another size"])
+def test_damaged_statistics_of_embeddings_are_refused(with_calibration, change):
+    tensors = load_file(with_calibration / "model.safetensors")
+    if change == "falling":
+        tensors["novelty.reference"] = tensors["novelty.reference"].flip(0).contiguous()
+    elif change == "missing":
+        del tensors["novelty.mean"]
+    elif change == "infinite":
+        tensors["novelty.whitening"][0, 0] = torch.inf
+    else:
+        tensors["novelty.mean"] = torch.zeros(3)
+    rewrite(with_calibration, tensors=tensors)
+    with pytest.raises(DataError, match=r"do not rise|missing novelty|infinite|another shape"):
+        read_model_folder(with_calibration)
