@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from neurostorm_bids.grid.series import Series
-    from neurostorm_bids.model.calibration import Assessment
+    from neurostorm_bids.model.assessment import Assessment
     from neurostorm_bids.model.config import TargetSpec
     from neurostorm_bids.pretrained import Model
 

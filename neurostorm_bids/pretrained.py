@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from neurostorm_bids.model.calibration import Calibration
+    from neurostorm_bids.model.assessment import Calibration
     from neurostorm_bids.model.config import HeadConfig, ModelConfig, TargetSpec
 
 __all__ = ["Model", "Provenance", "load_model", "open_checkpoint", "save_model"]

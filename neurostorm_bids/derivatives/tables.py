@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from neurostorm_bids.model.calibration import Assessment
+    from neurostorm_bids.model.assessment import Assessment
     from neurostorm_bids.model.config import TargetSpec
     from neurostorm_bids.predict import RunPrediction
 

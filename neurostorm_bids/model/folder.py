@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from neurostorm_bids.errors import DataError, MissingFileError, OutputError, ReadError, UsageError
-from neurostorm_bids.model.calibration import Calibration, Novelty, count_reference
+from neurostorm_bids.model.assessment import Calibration, count_reference
+from neurostorm_bids.model.calibration import Novelty
 from neurostorm_bids.model.card import write_card
 from neurostorm_bids.model.config import HeadConfig, ModelConfig, TargetSpec
 from neurostorm_bids.model.digest import digest_file

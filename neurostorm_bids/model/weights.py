@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from neurostorm_bids.model.calibration import Calibration
+    from neurostorm_bids.model.assessment import Calibration
     from neurostorm_bids.model.config import HeadConfig, ModelConfig, TargetSpec
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from neurostorm_bids.errors import DataError
-from neurostorm_bids.model.calibration import Calibration
+from neurostorm_bids.model.assessment import Calibration
 from neurostorm_bids.train.uncertainty import (
     fit_conformal_intervals,
     fit_conformal_sets,

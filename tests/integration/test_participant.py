@@ -20,7 +20,8 @@ import torch
 import neurostorm_bids
 from neurostorm_bids.cli import main
 from neurostorm_bids.demo import write_dataset, write_models
-from neurostorm_bids.model.calibration import Calibration, ConformalIntervals
+from neurostorm_bids.model.assessment import Calibration
+from neurostorm_bids.model.calibration import ConformalIntervals
 from neurostorm_bids.pretrained import load_model, save_model
 
 HERE = Path(__file__).parent

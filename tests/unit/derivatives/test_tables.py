@@ -20,7 +20,7 @@ from neurostorm_bids.derivatives.tables import (
     measure_overlap_s,
     tabulate_predictions,
 )
-from neurostorm_bids.model.calibration import Assessment
+from neurostorm_bids.model.assessment import Assessment
 from neurostorm_bids.model.config import TargetSpec
 
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from neurostorm_bids.errors import DataError, MissingFileError, OutputError, UsageError
 from neurostorm_bids.model import folder as module
-from neurostorm_bids.model.calibration import Calibration, ConformalSets, Novelty, Temperature
+from neurostorm_bids.model.assessment import Calibration
+from neurostorm_bids.model.calibration import ConformalSets, Novelty, Temperature
 from neurostorm_bids.model.config import TargetSpec
 from neurostorm_bids.model.digest import digest_file
 from neurostorm_bids.model.folder import read_model_folder, write_model_folder
