@@ -19,6 +19,7 @@ from neurostorm_bids.train.outcome import MODELS
 from neurostorm_bids.train.split_file import format_splits
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from neurostorm_bids.model.adapt import ParameterCount
@@ -45,6 +46,7 @@ class Finetuning:
     compared : the model, then the baselines.
     model : that is kept.
     parameters : that were trained for it.
+    trust : temperature and conformal sets, or intervals; see `trust.measure_trust`.
     notes : what was found on the way, in sentences.
     started_from : name of the model it started from.
     failed : runs that could not be used, and why.
@@ -56,6 +58,7 @@ class Finetuning:
     compared: tuple[Compared, ...]
     model: Model
     parameters: ParameterCount
+    trust: Mapping[str, Any]
     notes: tuple[str, ...]
     started_from: str
     failed: tuple[tuple[str, str], ...]
@@ -160,6 +163,7 @@ def list_scores(found: Finetuning) -> dict[str, Any]:
             }
             for one in found.compared
         ],
+        "calibration": dict(found.trust),
         "notes": list(found.notes),
     }
 

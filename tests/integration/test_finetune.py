@@ -159,6 +159,15 @@ def test_the_report_needs_nothing_else_and_shows_baselines(age):
     assert str(age) not in page
 
 
+def test_the_model_folder_tells_how_far_to_trust_it(age):
+    found = json.loads((age / "finetune" / "age_linear" / "scores.json").read_text())
+    half_width = found["calibration"]["conformal_intervals"]["half_width"]
+    predictions = read_predictions(age, "age_linear")
+    is_inside = (predictions["prediction"] - predictions["truth"]).abs() <= half_width + 1e-3
+    assert is_inside.mean() >= 0.9
+    assert "conformal, 23 participants" in (age / "models" / "age_linear" / "MODEL.md").read_text()
+
+
 def test_the_model_goes_straight_into_participant_and_says_the_same(age, cohort, work, tmp_path):
     folder = age / "models" / "age_linear"
     arguments = ["participant", "--model", str(folder), "--participant-label", "01"]
