@@ -12,8 +12,8 @@
 #           confusions. Groups differ in size and in motion: look at the balanced accuracy, and at
 #           what confounds alone reach.
 # Mind      These derivatives were made before BIDS had names for them. If DATASET has the old
-#           names, links with today's are made in OUTPUT/renamed; nothing is copied or changed. The
-#           repetition time (2 s) is that of the raw dataset's task-rest_bold.json.
+#           names, links with today's are made in OUTPUT/renamed; nothing is copied or changed. They
+#           have no sidecars: the repetition time is taken to be TR; check it against the raw data.
 #
 # Not run on the real data here; tests run it on a small synthetic cohort with the old names.
 #
@@ -28,6 +28,7 @@ TARGET=${TARGET:-diagnosis}
 SITE=${SITE:-ScannerSerialNumber}
 FOLDS=${FOLDS:-5}
 ATLAS=${ATLAS:-Schaefer2018:200}
+TR=${TR:-2.0}              # seconds, of files with the old names
 SEED=${SEED:-0}
 DEVICE=${DEVICE:-auto}
 
@@ -47,7 +48,7 @@ rename() {  # Link old names of derivatives to today's.
         ln -sf "${run}_bold_confounds.tsv" "${new}_desc-confounds_timeseries.tsv"
     done
     [ -d "$output/renamed" ] || return 0
-    printf '{"RepetitionTime": 2.0, "TaskName": "rest"}\n' >"$output/renamed/task-rest_bold.json"
+    printf '{"RepetitionTime": %s, "TaskName": "rest"}\n' "$TR" >"$output/renamed/task-rest_bold.json"
     printf '{"Name": "ds000030, renamed", "BIDSVersion": "1.10.1", "DatasetType": "derivative", %s}\n' \
         '"GeneratedBy": [{"Name": "fMRIPrep"}]' >"$output/renamed/dataset_description.json"
 }
