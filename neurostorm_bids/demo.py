@@ -1,8 +1,9 @@
-"""A small dataset in fMRIPrep's form and two small models, made on the spot, and one run over them.
+"""The app run over small datasets and models that are made on the spot.
 
-``python -m neurostorm_bids.demo FOLDER`` is what ``make demo`` calls. The brains are nilearn's
-bundled template with fluctuations added, and the weights of the models are random: the demo shows
-what goes in and what comes out, not what the numbers mean.
+``python -m neurostorm_bids.demo FOLDER`` is what ``make demo`` calls: three participants and two
+models, then a model that is taught a target, asked about people whom it has not seen, and reported
+on. The data are made up and the weights random: the demo shows what goes in and what comes out,
+not what the numbers mean.
 """
 
 from __future__ import annotations
@@ -13,188 +14,74 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import nibabel as nib
-import numpy as np
 import pandas as pd
-import torch
 
-from neurostorm_bids.grid.spec import GridSpec
-from neurostorm_bids.model.backbone import Backbone
-from neurostorm_bids.model.config import HeadConfig, ModelConfig, TargetSpec
-from neurostorm_bids.model.heads import build_head
-from neurostorm_bids.pretrained import Model, Provenance, save_model
-from neurostorm_bids.synthetic import (
-    Template,
-    read_brain,
-    write_confounds,
-    write_dataset_description,
-    write_image,
-    write_table,
-)
+from neurostorm_bids.demo_data import write_cohort, write_dataset, write_encoder, write_models
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
-N_NETWORKS = 6
-
-
-# Origins and orientations are those of fMRIPrep's outputs in these spaces.
-TEMPLATES = (
-    Template(
-        space="MNI152NLin2009cAsym",
-        affine=nib.affines.from_matvec(np.diag([4.0, 4.0, 4.0]), [-96, -132, -78]),
-        shape=(49, 58, 49),
-    ),
-    Template(
-        space="MNI152NLin6Asym",
-        affine=nib.affines.from_matvec(np.diag([-4.0, 4.0, 4.0]), [90, -126, -72]),
-        shape=(46, 55, 46),
-    ),
-)
-
-RUNS = (
-    ("sub-01_task-rest", 2.0),
-    ("sub-02_task-rest", 2.0),
-    ("sub-03_ses-A_task-rest", 0.8),
-    ("sub-03_ses-B_task-rest", 0.8),
-)
-
-
-def write_dataset(folder: Path, *, n_volumes: int = 40, seed: int = 0) -> None:
-    """Write three participants' BOLD in two standard spaces, as fMRIPrep would.
-
-    Parameters
-    ----------
-    folder : becomes the derivatives dataset.
-    n_volumes : volumes per run.
-    seed : of the fluctuations.
-    """
-    generator = np.random.default_rng(seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_dataset_description(folder, name="Demonstration data")
-    participants = pd.DataFrame(
-        {
-            "participant_id": ["sub-01", "sub-02", "sub-03"],
-            "age": [24, 31, 58],
-            "sex": ["F", "M", "F"],
-        }
-    )
-    write_table(folder / "participants.tsv", participants)
-    brains = [read_brain(template) for template in TEMPLATES]
-    for name, repetition_time_s in RUNS:
-        parts = name.split("_")
-        func = folder.joinpath(*parts[:-1], "func")
-        func.mkdir(parents=True, exist_ok=True)
-        courses = _time_courses(n_volumes, repetition_time_s, generator=generator)
-        for template, (anatomy, mask) in zip(TEMPLATES, brains, strict=True):
-            stem = f"{name}_space-{template.space}_res-2"
-            bold = _bold(anatomy, mask, courses, generator=generator)
-            write_image(
-                func / f"{stem}_desc-preproc_bold",
-                bold,
-                template,
-                task="rest",
-                repetition_time_s=repetition_time_s,
-            )
-            write_image(func / f"{stem}_desc-brain_mask", mask.astype(np.uint8), template)
-        write_confounds(
-            func / f"{name}_desc-confounds_timeseries", n_volumes=n_volumes, generator=generator
-        )
-
-
-def write_models(folder: Path, *, seed: int = 0) -> list[Path]:
-    """Write two small models with random weights, one for sex and one for age.
-
-    Returns
-    -------
-    list of Path
-        The two model folders.
-    """
-    config = ModelConfig(
-        img_size=(48, 48, 48, 10),
-        in_chans=1,
-        embed_dim=12,
-        depths=(2, 2, 2, 2),
-        window_size=(4, 4, 4, 4),
-        first_window_size=(4, 4, 4, 4),
-        patch_size=(6, 6, 6, 1),
-        last_layer_full_msa=True,
-    )
-    sex = TargetSpec(name="sex", kind="classification", classes=("F", "M"))
-    age = TargetSpec(name="age", kind="regression", unit="years", mean=40.0, sd=15.0)
-    folders = []
-    for target, head in (
-        (sex, HeadConfig(version="v1", n_outputs=1)),
-        (age, HeadConfig(version="regression", n_outputs=1)),
-    ):
-        torch.manual_seed(seed)
-        backbone = Backbone(config)
-        model = Model(
-            config=config,
-            head_config=head,
-            backbone=backbone,
-            head=build_head(head, config.n_features),
-            grid=GridSpec.published(48),
-            target=target,
-            provenance=Provenance(
-                name=f"demo-{target.name}",
-                source="neurostorm_bids.demo",
-                sha256="",
-                format="folder",
-                notes=("Random weights: its predictions mean nothing.",),
-            ),
-        )
-        save_model(model, folder / f"demo-{target.name}", overwrite=True)
-        folders.append(folder / f"demo-{target.name}")
-    return folders
-
-
-def _time_courses(
-    n_volumes: int, repetition_time_s: float, *, generator: np.random.Generator
-) -> NDArray[np.float64]:
-    """Return slow oscillations (networks, T), 0.01 to 0.1 Hz."""
-    frequency_hz = generator.uniform(0.01, 0.1, size=(N_NETWORKS, 1))
-    phase = generator.uniform(0, 2 * np.pi, size=(N_NETWORKS, 1))
-    time_s = np.arange(n_volumes) * repetition_time_s
-    courses: NDArray[np.float64] = np.sin(2 * np.pi * frequency_hz * time_s + phase)
-    return courses
-
-
-def _bold(
-    anatomy: NDArray[np.float32],
-    mask: NDArray[np.bool_],
-    courses: NDArray[np.float64],
-    *,
-    generator: np.random.Generator,
-) -> NDArray[np.int16]:
-    """Return a series (X, Y, Z, T): anatomy, 2 % fluctuation in slabs along Y, 1 % noise."""
-    slab = np.arange(anatomy.shape[1]) * N_NETWORKS // anatomy.shape[1]
-    fluctuation = 0.02 * courses[slab][None, :, None, :]  # (1, Y, 1, T)
-    noise = 0.01 * generator.standard_normal((*anatomy.shape, courses.shape[1]), dtype=np.float32)
-    bold = anatomy[..., None] * (1 + (fluctuation + noise) * mask[..., None])
-    stored: NDArray[np.int16] = np.rint(bold).astype(np.int16)
-    return stored
+N_TAUGHT, N_HELD_BACK = 16, 6
+"""People whom a model learns from, and those it is then asked about."""
 
 
 def run(folder: Path) -> int:
-    """Make the data and the models below `folder`, run the participant level, say what lies where.
+    """Make data and models below `folder`, run the app over them, say what lies where.
 
     Returns
     -------
     int
-        Exit status of the command.
+        Exit status of the first command that failed, or 0.
     """
-    click.echo(f"Making three participants and two small models below {folder} ...")
-    write_dataset(folder / "fmriprep")
-    models = [str(path) for path in write_models(folder / "models")]
-    call = [str(folder / "fmriprep"), str(folder / "neurostorm"), "participant", "--model", *models]
-    click.echo("neurostorm " + " ".join(call))
-    status = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "neurostorm_bids", *call], check=False
-    ).returncode
+    status = _predict(folder)
     if status == 0:
         _describe(folder / "neurostorm")
+        status = _teach(folder)
+    if status == 0:
+        _describe_teaching(folder / "taught")
+        click.echo(
+            "\nThe data are made up and the weights random: these numbers show the form of the "
+            "results and mean nothing about brains."
+        )
     return status
+
+
+def _predict(folder: Path) -> int:
+    """Run two models over three participants; return the exit status."""
+    click.echo(f"1. Three participants and two small models, made below {folder} ...")
+    write_dataset(folder / "fmriprep")
+    models = write_models(folder / "models")
+    return _call(folder / "fmriprep", folder / "neurostorm", "participant", "--model", *models)
+
+
+def _teach(folder: Path) -> int:
+    """Fine-tune a model, predict people whom it has not seen, and report on these."""
+    click.echo(
+        f"\n2. {N_TAUGHT + N_HELD_BACK} people, in whom fluctuations grow with age; a tiny model "
+        f"learns from {N_TAUGHT}, and is then asked about the others ..."
+    )
+    data, output = folder / "cohort", folder / "taught"
+    atlas = write_cohort(data, n_people=N_TAUGHT + N_HELD_BACK)
+    encoder = write_encoder(folder / "models")
+    others = [f"{N_TAUGHT + number:02d}" for number in range(1, N_HELD_BACK + 1)]
+    taught: list[Path | str] = ["--target", "age", "--model", encoder, "--adapt", "linear"]
+    calls: list[list[Path | str]] = [
+        ["finetune", *taught, "--atlas", atlas, "--exclude-participant-label", *others],
+        ["participant", "--model", output / "models" / "age_linear"],
+        ["group"],
+    ]
+    for call in calls[1:]:
+        call += ["--participant-label", *others]
+    return next((status for call in calls if (status := _call(data, output, *call))), 0)
+
+
+def _call(*arguments: Path | str) -> int:
+    """Run the app in a process of its own, as a user would; return the exit status."""
+    call = [str(argument) for argument in arguments]
+    click.echo("neurostorm " + " ".join(call))
+    return subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "neurostorm_bids", *call], check=False
+    ).returncode
 
 
 def _describe(output_dir: Path) -> None:
@@ -208,10 +95,36 @@ def _describe(output_dir: Path) -> None:
     for pattern, meaning in kinds:
         paths = sorted(output_dir.rglob(f"sub-*_{pattern}"))
         click.echo(f"\n{len(paths)} x {pattern}: {meaning}")
-        table = pd.read_csv(paths[0], sep="\t")
-        click.echo(f"{paths[0].relative_to(output_dir)}, {table.shape[0]} x {table.shape[1]}:")
-        click.echo(table.iloc[:, :6].tail(3).to_string(index=False))
-    click.echo("\nThe weights are random: these numbers show the form of the results, no more.")
+        _show(paths[0], output_dir)
+
+
+def _describe_teaching(output_dir: Path) -> None:
+    """Print where the fine-tuned model, its scores, its predictions and the report lie."""
+    click.echo(f"\nResults: {output_dir}")
+    for name, meaning in (
+        ("models/age_linear/", "the fine-tuned model; --model takes this folder"),
+        ("finetune.html", "its scores beside baselines, from people whom it had not seen"),
+        ("finetune/age_linear/", "the split, predictions and scores of that as tables"),
+        ("group.html", f"the {N_HELD_BACK} people that were held back, and how well it knew them"),
+        ("phenotype/neurostorm_age.tsv", "a row for each of them: the age that it predicts"),
+        ("group/scores.tsv", "how far that is from the truth"),
+    ):
+        click.echo(f"  {name:30}{meaning}")
+    click.echo()
+    _show(output_dir / "phenotype" / "neurostorm_age.tsv", output_dir, n_rows=N_HELD_BACK)
+    click.echo()
+    shown = ["target", "measure", "value", "low", "high", "chance"]
+    _show(output_dir / "group" / "scores.tsv", output_dir, n_rows=N_HELD_BACK, columns=shown)
+
+
+def _show(
+    path: Path, output_dir: Path, *, n_rows: int = 3, columns: Sequence[str] | None = None
+) -> None:
+    """Print the last rows of a table; the first six columns, if none are named."""
+    table = pd.read_csv(path, sep="\t")
+    click.echo(f"{path.relative_to(output_dir)}, {table.shape[0]} x {table.shape[1]}:")
+    chosen = table.iloc[:, :6] if columns is None else table[list(columns)]
+    click.echo(chosen.tail(n_rows).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -75,11 +75,6 @@ def _list_warnings(group: Group) -> list[str]:
                 f"{count(least, 'participant')} were scored: the intervals are wide, and tell only "
                 "of people like these."
             )
-    warnings += [
-        f"{result.model.name}: {text}"
-        for result in collection.results
-        for text in result.list_texts("ModelNotes")
-    ]
     return list(dict.fromkeys(warnings))
 
 
@@ -90,8 +85,15 @@ def _show_models(collection: Collection) -> str:
         runs = len({result.run for result in own})
         source = str(own[0].sidecar.get("ModelSource", "n/a")) if own else "n/a"
         rows.append([model.name, source, model.sha256, runs])
+    notes = [
+        f"{result.model.name}: {text}"
+        for result in collection.results
+        for text in result.list_texts("ModelNotes")
+    ]
     return format_section(
-        "Models", format_table(["Model", "From", "SHA-256", "Runs"], rows, caption="")
+        "Models",
+        format_table(["Model", "From", "SHA-256", "Runs"], rows, caption=""),
+        format_paragraphs(*dict.fromkeys(notes)),
     )
 
 

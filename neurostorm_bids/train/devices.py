@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,10 +59,17 @@ def start_fabric(options: TrainOptions) -> Fabric:
             f"The training cannot start on these devices: {err} "
             "Check devices, num_nodes, accelerator and strategy."
         ) from err
+    # The threads of a process group that is still there when Python ends abort the process.
+    atexit.register(_leave_process_group)
     fabric.seed_everything(options.seed, verbose=False)
     if fabric.device.type == "cuda":
         _choose_deterministic_kernels()
     return fabric
+
+
+def _leave_process_group() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def find_layout(environment: Mapping[str, str]) -> Layout:

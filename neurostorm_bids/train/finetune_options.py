@@ -102,7 +102,8 @@ class FinetuneOptions:
             ("--event-delay", self.event_delay_s, self.is_by_clip, "--target trial_type"),
             ("--target-kind", self.target_kind, not self.is_by_clip, "a column of a table"),
         ):
-            if value not in (None, (), False) and not has_effect:
+            is_given = value is not None and value is not False and value != ()
+            if is_given and not has_effect:
                 raise UsageError(f"{name} has an effect only with {beside}. Leave it out.")
         if self.site_column is None and (self.harmonise or self.splits == BY_SITE):
             raise UsageError(

@@ -209,6 +209,7 @@ def _show_splits(found: Finetuning) -> str:
 
 def _show_options(found: Finetuning) -> str:
     options = {k: v for k, v in asdict(found.options).items() if k not in _NOT_SHOWN}
+    options["splits"] = found.splits.method  # a split file is named without its folder
     if found.options.adapt != "linear":
         options |= asdict(found.options.train)
     return format_section("Options", format_facts({"model": found.started_from, **options}))

@@ -159,6 +159,15 @@ def test_the_report_needs_nothing_else_and_shows_baselines(age):
     assert str(age) not in page
 
 
+def test_the_model_folder_tells_how_far_to_trust_it(age):
+    folder = age / "models" / "age_linear"
+    half_width = neurostorm_bids.load_model(folder).calibration.conformal.half_width
+    predictions = read_predictions(age, "age_linear")
+    errors = (predictions["prediction"] - predictions["truth"]).abs()
+    # One run is less certain than the mean of a participant's, for which these errors are.
+    assert (errors <= half_width).mean() >= 0.9
+
+
 def test_the_model_goes_straight_into_participant_and_says_the_same(age, cohort, work, tmp_path):
     folder = age / "models" / "age_linear"
     arguments = ["participant", "--model", str(folder), "--participant-label", "01"]

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 import neurostorm_bids
 from neurostorm_bids.cli import main
-from neurostorm_bids.demo import N_NETWORKS, write_dataset
+from neurostorm_bids.demo_data import N_NETWORKS, write_dataset
 from neurostorm_bids.model.checkpoints import read_checkpoint
 from neurostorm_bids.train import presets
 from neurostorm_bids.train.files import read_weights
