@@ -5,31 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from neurostorm_bids import __version__
 from neurostorm_bids.arguments import spread_lists
-from neurostorm_bids.cli_options import (
-    FINETUNE,
-    GROUP,
-    PARTICIPANT,
-    PRETRAIN,
-    SHARED,
-    LevelCommand,
-    keep_those_of,
-)
-from neurostorm_bids.errors import AnalysisLevelError, UsageError, UserError
+from neurostorm_bids.commands import finetune, group, participant, pretrain, shared, training
+from neurostorm_bids.commands.levels import LevelCommand, keep_those_of
+from neurostorm_bids.errors import AnalysisLevelError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from neurostorm_bids.inputs import Discovery, Selection
-    from neurostorm_bids.train.options import TrainOptions
 
 logger = logging.getLogger(__name__)
 
@@ -73,24 +61,6 @@ def main(argv: Sequence[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
-def _named_path(value: str) -> tuple[str, Path]:
-    """Split ``NAME=PATH``; a path alone is named after its folder."""
-    name, equals, path = value.partition("=")
-    if not equals:
-        name, path = Path(value).name, value
-    if not (name and path):
-        raise UsageError(f"-d {value!r} is not of the form NAME=PATH.")
-    return name, Path(path)
-
-
-def _batch_size(value: str) -> int | None:
-    if value == "auto":
-        return None
-    if not value.isdecimal() or int(value) < 1:
-        raise UsageError(f"--batch-size {value!r}: expected auto or a whole number above zero.")
-    return int(value)
-
-
 def run_level(**_: Any) -> int:  # noqa: ANN401 - click's parameters
     """Check the level, gather its options and run it; return the exit status."""
     ctx = click.get_current_context()
@@ -105,111 +75,11 @@ def run_level(**_: Any) -> int:  # noqa: ANN401 - click's parameters
     return _RUN[level](**given)
 
 
-def _run_participant(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parameters
-    from neurostorm_bids.options import ParticipantOptions, TargetScale
-
-    options = ParticipantOptions(
-        selection=_selection(given),
-        derivatives=tuple(_named_path(value) for value in given.pop("derivatives")),
-        target_scales=tuple(TargetScale.parse(value) for value in given.pop("target_scales")),
-        batch_size=_batch_size(given.pop("batch_size")),
-        **given,
-    )
-    from neurostorm_bids.participant import discover, run_participant_level
-
-    if dry_run:
-        _print_plan(discover(options), options.bids_dir)
-        return 0
-    return run_participant_level(options)
-
-
-def _run_pretrain(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parameters
-    from neurostorm_bids.train.pretrain_options import PretrainOptions
-
-    models = given.pop("models")
-    if len(models) > 1:
-        raise UsageError(f"A pretraining starts from one model at most; found {len(models)}.")
-    train = _train_options(given, batch_size=_batch_size(given.pop("batch_size")))
-    options = PretrainOptions(
-        selection=_selection(given),
-        derivatives=tuple(_named_path(value) for value in given.pop("derivatives")),
-        model=models[0] if models else None,
-        sampling_weights=tuple(_named_weight(value) for value in given.pop("sampling_weights")),
-        store_bits=8 if given.pop("store_bits") == "8" else 16,
-        train=train,
-        **given,
-    )
-    from neurostorm_bids.train.pretrain import discover, run_pretrain_level
-
-    if dry_run:
-        _print_plan(discover(options), options.bids_dir)
-        return 0
-    return run_pretrain_level(options)
-
-
-def _run_group(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parameters
-    from neurostorm_bids.group import GroupOptions, TargetChoice
-
-    options = GroupOptions(
-        selection=_selection(given),
-        derivatives=tuple(_named_path(value) for value in given.pop("derivatives")),
-        targets=tuple(TargetChoice.parse(value) for value in given.pop("targets")),
-        **given,
-    )
-    from neurostorm_bids.group.level import describe_plan, run_group_level
-
-    if dry_run:
-        click.echo(describe_plan(options))
-        return 0
-    return run_group_level(options)
-
-
-def _run_finetune(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parameters
-    from neurostorm_bids.train.finetune_options import MAX_EPOCHS, FinetuneOptions
-
-    models, targets = given.pop("models"), given.pop("targets")
-    if len(models) != 1 or len(targets) != 1:
-        raise UsageError(
-            "A fine-tuning needs one --model to start from and one --target, such as --target "
-            f"age; found {len(models)} model(s) and {len(targets)} target(s)."
-        )
-    is_linear = given["adapt"] == "linear"
-    if is_linear:
-        _refuse_training_options()
-    batch_size = _batch_size(given.pop("batch_size"))
-    max_epochs = given.pop("max_epochs") or MAX_EPOCHS
-    train = _train_options(
-        given,
-        batch_size=None if is_linear else batch_size,
-        max_epochs=max_epochs,
-        devices=1,
-        num_nodes=1,
-    )
-    options = FinetuneOptions(
-        selection=_selection(given),
-        derivatives=tuple(_named_path(value) for value in given.pop("derivatives")),
-        model=models[0],
-        target=targets[0],
-        store_bits=8 if given.pop("store_bits") == "8" else 16,
-        batch_size=batch_size if is_linear else None,
-        train=train,
-        **given,
-    )
-    from neurostorm_bids.train.finetune import describe_target, discover, run_finetune_level
-
-    if dry_run:
-        discovery = discover(options)
-        _print_plan(discovery, options.bids_dir)
-        click.echo("\n".join(describe_target(options, discovery)))
-        return 0
-    return run_finetune_level(options)
-
-
 _RUN = {
-    "participant": _run_participant,
-    "group": _run_group,
-    "pretrain": _run_pretrain,
-    "finetune": _run_finetune,
+    "participant": participant.run,
+    "group": group.run,
+    "pretrain": pretrain.run,
+    "finetune": finetune.run,
 }
 
 
@@ -231,93 +101,15 @@ command = LevelCommand(
         click.Argument(["bids_dir"], type=click.Path(path_type=Path)),
         click.Argument(["output_dir"], type=click.Path(path_type=Path)),
         click.Argument(["analysis_level"], metavar="{" + ",".join(LEVELS) + "}"),
-        *SHARED,
-        *PARTICIPANT,
-        *PRETRAIN,
-        *FINETUNE,
-        *GROUP,
+        *shared.OPTIONS,
+        *participant.OPTIONS,
+        *pretrain.OPTIONS,
+        *training.OPTIONS,
+        *finetune.OPTIONS,
+        *group.OPTIONS,
     ],
 )
 click.version_option(__version__, prog_name="neurostorm")(command)
-
-
-def _selection(given: dict[str, Any]) -> Selection:
-    """Take the filters out of click's parameters."""
-    from neurostorm_bids.inputs import Selection
-
-    return Selection(
-        participant_labels=given.pop("participant_label"),
-        exclude_participant_labels=given.pop("exclude_participant_label"),
-        session_ids=given.pop("session_ids"),
-        task_ids=given.pop("task_ids"),
-        run_ids=given.pop("run_ids"),
-        space=given.pop("space"),
-        filter_file=given.pop("bids_filter_file"),
-    )
-
-
-def _train_options(given: dict[str, Any], **changes: Any) -> TrainOptions:  # noqa: ANN401
-    """Take the options of a training out of click's parameters; None stands for the default."""
-    from neurostorm_bids.train.options import TrainOptions
-
-    device = given.pop("device")
-    if device not in {"auto", "cpu", "cuda"}:
-        raise UsageError(
-            f"--device {device!r}: for a training it is auto, cpu or cuda. Choose GPUs with "
-            "CUDA_VISIBLE_DEVICES; for pretrain, their number with --devices."
-        )
-    found = {f.name: given.pop(f.name) for f in fields(TrainOptions) if f.name in given}
-    chosen = {name: value for name, value in (found | changes).items() if value is not None}
-    return TrainOptions(accelerator=device, **chosen)
-
-
-def _refuse_training_options() -> None:
-    """Refuse what was typed of a training where nothing is trained."""
-    from neurostorm_bids.train.options import TrainOptions
-
-    ctx = click.get_current_context()
-    names = {f.name for f in fields(TrainOptions)} - {"seed", "batch_size"} | {"validation_share"}
-    for param in ctx.command.params:
-        is_typed = ctx.get_parameter_source(str(param.name)) == ParameterSource.COMMANDLINE
-        if param.name in names and is_typed:
-            raise UsageError(
-                f"{param.opts[0]} has no effect with --adapt linear, which is fitted without a "
-                "training. Leave it out, or choose prompt, lora or full."
-            )
-
-
-def _named_weight(value: str) -> tuple[str, float]:
-    name, _, weight = value.partition("=")
-    try:
-        return name, float(weight)
-    except ValueError as err:
-        raise UsageError(f"--sampling-weight {value!r} is not of the form NAME=WEIGHT.") from err
-
-
-def _print_plan(discovery: Discovery, bids_dir: Path) -> None:
-    """Print what a call would do: the runs chosen, those left out and those that cannot be run."""
-    roots = {run.dataset.path for run in discovery.runs} | {bids_dir.resolve()}
-
-    def shorten(path: Path) -> str:
-        below = [path.relative_to(root) for root in roots if path.is_relative_to(root)]
-        text = str(min(below, key=lambda p: len(p.parts), default=path))
-        # Names come from strangers: nothing in them may steer the terminal.
-        return text if text.isprintable() else ascii(text)
-
-    click.echo(
-        f"{len(discovery.participants)} participant(s), {len(discovery.runs)} run(s) chosen:"
-    )
-    for one in discovery.runs:
-        notes = [f"{one.repetition_time_s:g} s"]
-        notes += ["no brain mask"] if one.brain_mask is None else []
-        notes += ["no confounds"] if one.confounds is None else []
-        click.echo(f"  run       {shorten(one.path)}  ({', '.join(notes)})")
-        for warning in one.warnings:
-            click.echo(f"            warning: {warning}")
-    for left_out in discovery.left_out:
-        click.echo(f"  left out  {shorten(left_out.path)}  ({left_out.reason})")
-    for unusable in discovery.unusable:
-        click.echo(f"  unusable  {shorten(unusable.path)}  ({unusable.error})")
 
 
 def _set_up_logging(*, verbosity: int, debug: bool) -> None:

@@ -1,0 +1,143 @@
+"""Options of several levels, and what they become."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from neurostorm_bids.commands.levels import LevelOption
+from neurostorm_bids.errors import UsageError
+
+if TYPE_CHECKING:
+    from neurostorm_bids.inputs import Discovery, Selection
+
+COMPUTING = ("participant", "pretrain", "finetune")
+COUNT = click.IntRange(min=1)
+PATH = click.Path(path_type=Path)
+
+
+def labels(*declarations: str, metavar: str = "LABEL ...", text: str) -> LevelOption:
+    """Make an option that takes a list of words."""
+    return LevelOption(list(declarations), multiple=True, metavar=metavar, help=text)
+
+
+OPTIONS: list[click.Parameter] = [
+    LevelOption(
+        ["--model", "models"],
+        multiple=True,
+        metavar="MODEL ...",
+        help="Model folder, published .ckpt file, catalogue name or "
+        "hf://owner/repo/file@revision. For pretrain: where to start from. For group: whose "
+        "results to read, by the model's name or the beginning of its checksum.",
+    ),
+    labels("--participant-label", text="Only these."),
+    labels("--exclude-participant-label", text="All but these."),
+    labels("--session-id", "--session-label", "session_ids", text="Only these sessions."),
+    labels("--task-id", "task_ids", text="Only these tasks."),
+    labels("--run-id", "run_ids", metavar="INDEX ...", text="Only these runs."),
+    LevelOption(
+        ["--space"],
+        help="Standard space to read, such as MNI152NLin6Asym.  [default: the model's own]",
+    ),
+    LevelOption(
+        ["--bids-filter-file"],
+        type=PATH,
+        help='JSON as for fMRIPrep; key "bold"; null = absent, "*" = any.',
+    ),
+    labels(
+        "-d",
+        "--derivatives",
+        metavar="NAME=PATH ...",
+        text="fMRIPrep derivatives to read instead of those found in BIDS_DIR.",
+    ),
+    LevelOption(
+        ["--device"],
+        default="auto",
+        show_default=True,
+        help="auto, cpu, cuda or cuda:N; a GPU asked for and absent is an error.",
+        levels=COMPUTING,
+    ),
+    LevelOption(
+        ["--batch-size"],
+        default="auto",
+        show_default=True,
+        help="Clips at once; for pretrain clips per update of the weights, over all devices. auto "
+        "or a number.",
+        levels=COMPUTING,
+    ),
+    LevelOption(
+        ["--nprocs", "--n-cpus", "nprocs"],
+        type=COUNT,
+        help="CPUs to use in all.  [default: all that are available]",
+        levels=COMPUTING,
+    ),
+    LevelOption(
+        ["--dry-run"],
+        is_flag=True,
+        help="List every run chosen and every one left out, with why.",
+    ),
+    LevelOption(["--debug"], is_flag=True, help="As -v, with tracebacks and absolute paths."),
+    LevelOption(["-v", "--verbose"], count=True, help="More in the log: shapes, seconds, kernels."),
+]
+
+
+def named_path(value: str) -> tuple[str, Path]:
+    """Split ``NAME=PATH``; a path alone is named after its folder."""
+    name, equals, path = value.partition("=")
+    if not equals:
+        name, path = Path(value).name, value
+    if not (name and path):
+        raise UsageError(f"-d {value!r} is not of the form NAME=PATH.")
+    return name, Path(path)
+
+
+def parse_batch_size(value: str) -> int | None:
+    """Read ``auto`` (None) or a number of clips."""
+    if value == "auto":
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise UsageError(f"--batch-size {value!r}: expected auto or a whole number above zero.")
+    return int(value)
+
+
+def take_selection(given: dict[str, Any]) -> Selection:
+    """Take the filters out of click's parameters."""
+    from neurostorm_bids.inputs import Selection
+
+    return Selection(
+        participant_labels=given.pop("participant_label"),
+        exclude_participant_labels=given.pop("exclude_participant_label"),
+        session_ids=given.pop("session_ids"),
+        task_ids=given.pop("task_ids"),
+        run_ids=given.pop("run_ids"),
+        space=given.pop("space"),
+        filter_file=given.pop("bids_filter_file"),
+    )
+
+
+def print_plan(discovery: Discovery, bids_dir: Path) -> None:
+    """Print what a call would do: the runs chosen, those left out and those that cannot be run."""
+    roots = {run.dataset.path for run in discovery.runs} | {bids_dir.resolve()}
+
+    def shorten(path: Path) -> str:
+        below = [path.relative_to(root) for root in roots if path.is_relative_to(root)]
+        text = str(min(below, key=lambda p: len(p.parts), default=path))
+        # Names come from strangers: nothing in them may steer the terminal.
+        return text if text.isprintable() else ascii(text)
+
+    click.echo(
+        f"{len(discovery.participants)} participant(s), {len(discovery.runs)} run(s) chosen:"
+    )
+    for one in discovery.runs:
+        notes = [f"{one.repetition_time_s:g} s"]
+        notes += ["no brain mask"] if one.brain_mask is None else []
+        notes += ["no confounds"] if one.confounds is None else []
+        click.echo(f"  run       {shorten(one.path)}  ({', '.join(notes)})")
+        for warning in one.warnings:
+            click.echo(f"            warning: {warning}")
+    for left_out in discovery.left_out:
+        click.echo(f"  left out  {shorten(left_out.path)}  ({left_out.reason})")
+    for unusable in discovery.unusable:
+        click.echo(f"  unusable  {shorten(unusable.path)}  ({unusable.error})")
