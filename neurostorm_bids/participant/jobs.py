@@ -1,0 +1,81 @@
+"""What is to do: runs and models whose results are not there with this configuration."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+from neurostorm_bids import __version__
+from neurostorm_bids.derivatives import (
+    RunStatus,
+    hash_configuration,
+    is_finished,
+    name_outputs,
+)
+from neurostorm_bids.errors import UserError
+from neurostorm_bids.inputs.fingerprint import fingerprint_file
+from neurostorm_bids.participant.models import load_models
+
+if TYPE_CHECKING:
+    from neurostorm_bids.inputs import BoldRun, Discovery
+    from neurostorm_bids.options import ParticipantOptions
+    from neurostorm_bids.pretrained import Model
+
+logger = logging.getLogger(__name__)
+
+
+class Job(NamedTuple):
+    """A run, and for each model that is still to do its configuration hash, by position."""
+
+    run: BoldRun
+    hashes: dict[int, str]
+
+
+def plan_jobs(
+    discovery: Discovery, options: ParticipantOptions
+) -> tuple[list[Job], list[RunStatus]]:
+    """Split the runs into those with something to do and those that are finished or unusable."""
+    models = load_models(options)
+    names = name_outputs(models)
+    jobs: list[Job] = []
+    settled = [
+        RunStatus.of_failure(item.error, run=item.path.name, participant=item.participant)
+        for item in discovery.unusable
+    ]
+    for run in discovery.runs:
+        try:
+            hashes = {i: _hash(run, model) for i, model in enumerate(models)}
+        except UserError as err:
+            settled.append(RunStatus.of_failure(err, run=run.label, participant=run.participant))
+            continue
+        todo = {
+            i: value
+            for i, value in hashes.items()
+            if options.overwrite
+            or not is_finished(options.output_dir, run, names=names[i], configuration_hash=value)
+        }
+        if todo:
+            jobs.append(Job(run, todo))
+        else:
+            settled.append(RunStatus(run=run.label, participant=run.participant, state="skipped"))
+    return jobs, settled
+
+
+def _hash(run: BoldRun, model: Model) -> str:
+    """Return the hash of all that decides what the files of a run and a model hold."""
+    configuration = {
+        "version": __version__,
+        "model": model.provenance.sha256,
+        "config": model.config.to_dict(),
+        "head": model.head_config.to_dict() if model.head_config else None,
+        "target": model.target.to_dict() if model.target else None,
+        "grid": model.grid.to_dict(),
+        "bold": fingerprint_file(run.path),
+        "brain_mask": fingerprint_file(run.brain_mask) if run.brain_mask else None,
+        "repetition_time_s": run.repetition_time_s,
+        "space": run.space,
+    }
+    # The arrays of a novelty lie beside the weights, so that the model's hash is also theirs.
+    if model.calibration is not None:
+        configuration["calibration"] = model.calibration.to_dict()
+    return hash_configuration(configuration)

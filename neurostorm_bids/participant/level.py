@@ -1,0 +1,122 @@
+"""The participant level: every chosen run through every model, into BIDS derivatives."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from neurostorm_bids.derivatives import (
+    RunStatus,
+    check_distinct,
+    check_output_dir,
+    make_run_uuid,
+    write_dataset_files,
+    write_status,
+)
+from neurostorm_bids.errors import UsageError
+from neurostorm_bids.inputs import find_bold_runs, find_datasets
+from neurostorm_bids.participant.jobs import plan_jobs
+from neurostorm_bids.participant.models import load_models
+from neurostorm_bids.participant.work import run_jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from neurostorm_bids.inputs import Discovery
+    from neurostorm_bids.options import ParticipantOptions
+
+logger = logging.getLogger(__name__)
+
+
+FALLBACK_SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
+
+
+def discover(options: ParticipantOptions) -> Discovery:
+    """Find the runs that the options choose; the models' spaces are preferred, in order."""
+    spaces = [model.grid.space for model in load_models(options)] if options.models else []
+    datasets = find_datasets(options.bids_dir, dict(options.derivatives))
+    return find_bold_runs(
+        datasets,
+        options.selection,
+        preferred_spaces=tuple(dict.fromkeys((*spaces, *FALLBACK_SPACES))),
+    )
+
+
+def run_participant_level(options: ParticipantOptions) -> int:
+    """Run every chosen run through every model, write the results, report, return the exit status.
+
+    Returns
+    -------
+    int
+        0 when all is done or was done before, 1 when some runs failed; when every run failed for
+        the same kind of reason, the exit status of that reason.
+    """
+    if not options.models:
+        raise UsageError(
+            "No model is given. Give --model with a model folder, a published .ckpt file, "
+            "hf://owner/repo/file@revision, or a name that `neurostorm-model show` lists."
+        )
+    discovery = discover(options)
+    datasets = list({run.dataset.path: run.dataset for run in discovery.runs}.values())
+    check_output_dir(options.output_dir, bids_dir=options.bids_dir, datasets=datasets)
+    check_distinct(options.output_dir, discovery.runs)
+    jobs, statuses = plan_jobs(discovery, options)
+    if jobs:
+        write_dataset_files(
+            options.output_dir,
+            datasets=datasets,
+            participants=discovery.participants,
+            models=load_models(options),
+        )
+        try:
+            for status in run_jobs(jobs, options):
+                statuses.append(status)
+                _log_status(status)
+        finally:
+            write_status(
+                options.output_dir,
+                statuses,
+                run_uuid=make_run_uuid(),
+                options=asdict(options),
+                bids_dir=options.bids_dir,
+                datasets=datasets,
+                debug=options.debug,
+            )
+    return summarise(statuses, options)
+
+
+def summarise(statuses: Sequence[RunStatus], options: ParticipantOptions) -> int:
+    """Log what became of the runs, list the failed ones, and return the exit status."""
+    count = Counter(status.state for status in statuses)
+    failed = [status for status in statuses if status.state == "failed"]
+    if count["done"] == 0 and not failed:
+        logger.info(
+            "Nothing to do: all %d run(s) are finished in %s with this configuration",
+            count["skipped"],
+            options.output_dir,
+        )
+    else:
+        logger.info(
+            "%d run(s) done, %d finished before, %d failed; results in %s",
+            count["done"],
+            count["skipped"],
+            count["failed"],
+            options.output_dir,
+        )
+    for status in failed:
+        logger.error("Failed: %s: %s", status.run, status.message)
+    reasons = {status.exit_status for status in failed}
+    if len(failed) == len(statuses) and len(reasons) == 1:
+        return reasons.pop()
+    return 1 if failed else 0
+
+
+def _log_status(status: RunStatus) -> None:
+    if status.state == "failed":
+        logger.error("%s failed after %.1f s: %s", status.run, status.seconds, status.message)
+        return
+    logger.info("%s done in %.1f s", status.run, status.seconds)
+    for warning in status.warnings:
+        logger.warning("%s: %s", status.run, warning)

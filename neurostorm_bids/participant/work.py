@@ -1,0 +1,133 @@
+"""The work itself: one run after the other, or several in processes of their own."""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from neurostorm_bids.derivatives import (
+    RunStatus,
+    name_outputs,
+    write_run,
+)
+from neurostorm_bids.errors import TemporaryError
+from neurostorm_bids.grid.series import grid_run
+from neurostorm_bids.participant.models import load_models
+from neurostorm_bids.predict import choose_device, predict_series
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from neurostorm_bids.options import ParticipantOptions
+    from neurostorm_bids.participant.jobs import Job
+
+logger = logging.getLogger(__name__)
+
+
+def run_jobs(jobs: Sequence[Job], options: ParticipantOptions) -> Iterator[RunStatus]:
+    """Work on the jobs, several at a time where the options allow it; statuses as jobs end."""
+    n_workers = min(options.runs_at_once, len(jobs))
+    on_gpu = choose_device(options.device).type == "cuda"
+    statuses = (
+        (run_job(job, options, progress=True) for job in jobs)
+        if n_workers == 1 or on_gpu
+        else _run_in_processes(jobs, options, n_workers=n_workers)
+    )
+    with (
+        logging_redirect_tqdm([logging.getLogger("neurostorm_bids")]),
+        tqdm(statuses, total=len(jobs), unit="run", disable=None) as bar,
+    ):
+        for status in bar:
+            yield status
+            if status.state == "failed" and options.stop_on_first_crash:
+                logger.error("Stopping at the first failure, as asked for")
+                return
+
+
+def run_job(job: Job, options: ParticipantOptions, *, progress: bool = False) -> RunStatus:
+    """Bring one run to the grids of its models, predict, write. Whatever goes wrong is returned."""
+    started = time.monotonic()
+    run = job.run
+    warnings: tuple[str, ...] = ()
+    error: Exception | None = None
+    try:
+        warnings = _predict_and_write(job, options, progress=progress)
+    except MemoryError:
+        error = TemporaryError(
+            f"Not enough memory for {run.path.name}. Take a smaller --nprocs, or a larger machine."
+        )
+    except Exception as err:  # noqa: BLE001 - one bad run must not stop the others
+        error = err
+    seconds = time.monotonic() - started
+    if error is not None:
+        return RunStatus.of_failure(
+            error, run=run.label, participant=run.participant, seconds=seconds
+        )
+    return RunStatus(
+        run=run.label,
+        participant=run.participant,
+        state="done",
+        seconds=seconds,
+        warnings=warnings,
+    )
+
+
+def _run_in_processes(
+    jobs: Sequence[Job], options: ParticipantOptions, *, n_workers: int
+) -> Iterator[RunStatus]:
+    """Work on the jobs in processes of their own; each loads the models once."""
+    with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(run_job, job, options): job for job in jobs}
+        try:
+            for future in as_completed(futures):
+                try:
+                    yield future.result()
+                except BrokenProcessPool:
+                    run = futures[future].run
+                    error = TemporaryError(
+                        f"The process that worked on {run.path.name} ended unexpectedly, most "
+                        "likely for want of memory. Take a smaller --nprocs and run again."
+                    )
+                    yield RunStatus.of_failure(error, run=run.label, participant=run.participant)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _predict_and_write(job: Job, options: ParticipantOptions, *, progress: bool) -> tuple[str, ...]:
+    """Do the work of one run; models that read the same grid share the series."""
+    models = load_models(options)
+    names = name_outputs(models)
+    run = job.run
+    warnings: list[str] = list(run.warnings)
+    grids = dict.fromkeys(models[i].grid for i in job.hashes)
+    for grid in grids:
+        series = grid_run(
+            run.path,
+            grid,
+            repetition_time_s=run.repetition_time_s,
+            brain_mask=run.brain_mask,
+            source_space=run.space,
+        )
+        for i, configuration_hash in job.hashes.items():
+            if models[i].grid != grid:
+                continue
+            prediction = predict_series(
+                models[i], series, batch_size=options.batch_size, progress=progress
+            )
+            warnings += prediction.series.warnings
+            write_run(
+                options.output_dir,
+                run,
+                prediction,
+                model=models[i],
+                names=names[i],
+                configuration_hash=configuration_hash,
+            )
+    return tuple(dict.fromkeys(warnings))
