@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from neurostorm_bids.inputs.names import natural_key
-from neurostorm_bids.train.pictures import save_figure
+from neurostorm_bids.page.figures import save_png
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -233,4 +233,4 @@ def _finish(figure: Figure, axes: Sequence[Axes]) -> bytes:
         one.grid(visible=True, color="#e2e2e2", lw=0.8)
         one.set_axisbelow(True)
         one.spines[["top", "right"]].set_visible(False)
-    return save_figure(figure)
+    return save_png(figure)

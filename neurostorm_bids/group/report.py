@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from neurostorm_bids import __version__
 from neurostorm_bids.group.report_predictions import show_assessment
 from neurostorm_bids.group.report_runs import show_map, show_people, show_quality
-from neurostorm_bids.train.page import (
+from neurostorm_bids.page.html import (
     format_page,
     format_paragraphs,
     format_section,
     format_table,
     format_warnings,
 )
-from neurostorm_bids.train.summary import count
+from neurostorm_bids.page.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from neurostorm_bids.group.collect import Collection
     from neurostorm_bids.group.find import Note
     from neurostorm_bids.group.outcome import Group
-    from neurostorm_bids.train.page import Cell
+    from neurostorm_bids.page.html import Cell
 
 _FEW_PARTICIPANTS = 50
 _MAX_NOTES = 500

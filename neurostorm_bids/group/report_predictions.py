@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neurostorm_bids.group.pictures import draw_classes, draw_values
-from neurostorm_bids.train.finetune_pictures import draw_classification
-from neurostorm_bids.train.page import (
+from neurostorm_bids.page.html import (
     format_paragraphs,
     format_picture,
     format_section,
     format_table,
 )
-from neurostorm_bids.train.summary import count
+from neurostorm_bids.page.words import count
+from neurostorm_bids.train.finetune_pictures import draw_classification
 
 if TYPE_CHECKING:
     from neurostorm_bids.group.outcome import Group
     from neurostorm_bids.group.truth import Assessment
-    from neurostorm_bids.train.page import Cell
+    from neurostorm_bids.page.html import Cell
     from neurostorm_bids.train.scores import Score
 
 _NAMES = {

@@ -11,7 +11,7 @@ from neurostorm_bids.group.colours import choose_colourings
 from neurostorm_bids.group.pictures import draw_cmc, draw_map, map_embeddings
 from neurostorm_bids.group.report_predictions import tell_score
 from neurostorm_bids.inputs.names import join_entities
-from neurostorm_bids.train.page import (
+from neurostorm_bids.page.html import (
     format_paragraphs,
     format_picture,
     format_section,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from neurostorm_bids.group.collect import Embeddings
     from neurostorm_bids.group.outcome import Group
-    from neurostorm_bids.train.page import Cell
+    from neurostorm_bids.page.html import Cell
 
 _MIN_FOR_CORRELATION = 5
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from neurostorm_bids.page.figures import save_png
 from neurostorm_bids.train.metrics import N_CALIBRATION_BINS
-from neurostorm_bids.train.pictures import save_figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,4 +128,4 @@ def _finish(figure: Figure, axes: Sequence[Axes]) -> bytes:
     for one in axes:
         one.grid(visible=True, color="#e2e2e2", lw=0.8)
         one.spines[["top", "right"]].set_visible(False)
-    return save_figure(figure)
+    return save_png(figure)

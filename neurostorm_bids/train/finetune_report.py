@@ -7,9 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from neurostorm_bids import __version__
-from neurostorm_bids.train.baselines import MAIN_MEASURE
-from neurostorm_bids.train.finetune_pictures import draw_classification, draw_regression
-from neurostorm_bids.train.page import (
+from neurostorm_bids.page.html import (
     format_facts,
     format_page,
     format_paragraphs,
@@ -18,6 +16,8 @@ from neurostorm_bids.train.page import (
     format_table,
     format_warnings,
 )
+from neurostorm_bids.train.baselines import MAIN_MEASURE
+from neurostorm_bids.train.finetune_pictures import draw_classification, draw_regression
 
 if TYPE_CHECKING:
     from neurostorm_bids.train.comparators import Compared

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+from neurostorm_bids.grid.planes import VIEWS, Slice, View, cut_slice, turn_to_ras
+from neurostorm_bids.page.figures import save_png
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from neurostorm_bids.train.files import Row
     from neurostorm_bids.train.reconstruction import Example
 
-_DPI = 160
 _WIDTH_IN = 9.0
 _MAX_POINTS = 1000
 _WIDE_RATIO = 1000
@@ -35,44 +35,12 @@ _MASKED_COLOUR = "#d9902f"
 _VISIBLE_COLOUR = "#c8c8c8"
 
 
-class View(NamedTuple):
-    """How a volume in RAS+ is cut: along which axis, which ones go right and up, their ends."""
-
-    name: str
-    through: int
-    right: int
-    up: int
-    ends: tuple[str, str, str, str]  # at the left, right, bottom and top of the picture
-
-
-class Slice(NamedTuple):
-    """A plane through a volume in RAS+.
-
-    Attributes
-    ----------
-    image : shape (up, right), the lowest row first.
-    position_mm : world coordinate of its centre along the axis it was cut along.
-    size_mm : to the right and up.
-    """
-
-    image: NDArray[np.floating]
-    position_mm: float
-    size_mm: tuple[float, float]
-
-
 class _Panel(NamedTuple):
     name: str
     volume: NDArray[np.floating]
     colours: Colormap
     low: float
     high: float
-
-
-VIEWS = (
-    View("sagittal", 0, 1, 2, ("P", "A", "I", "S")),
-    View("coronal", 1, 0, 2, ("L", "R", "I", "S")),
-    View("axial", 2, 0, 1, ("L", "R", "P", "A")),
-)
 
 
 def draw_curves(
@@ -114,7 +82,7 @@ def draw_curves(
     for axis in axes:
         axis.grid(visible=True, color="#e2e2e2", lw=0.8)
         axis.spines[["top", "right"]].set_visible(False)
-    return save_figure(figure)
+    return save_png(figure)
 
 
 def draw_slices(example: Example, affine: NDArray[np.float64]) -> bytes:
@@ -160,35 +128,7 @@ def draw_slices(example: Example, affine: NDArray[np.float64]) -> bytes:
     ):
         image = shown[0, 0].images[0]
         figure.colorbar(image, ax=shown, location="bottom", label=label, aspect=12 * shown.shape[1])
-    return save_figure(figure)
-
-
-def turn_to_ras(
-    volume: NDArray[np.floating], affine: NDArray[np.float64]
-) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
-    """Turn and flip a volume so that its axes go, as nearly as they can, right, anterior, superior.
-
-    Returns
-    -------
-    The volume, shape (right, anterior, superior), and its affine.
-    """
-    turns = io_orientation(affine)
-    return apply_orientation(volume, turns), affine @ inv_ornt_aff(turns, volume.shape)
-
-
-def cut_slice(
-    volume: NDArray[np.floating], affine: NDArray[np.float64], view: View, plane: int
-) -> Slice:
-    """Cut a volume in RAS+, from `turn_to_ras`, at a voxel of the axis that a view goes along."""
-    centre = (np.array(volume.shape) - 1) / 2
-    centre[view.through] = plane
-    position = affine[:3, :3] @ centre + affine[:3, 3]
-    size = np.linalg.norm(affine[:3, :3], axis=0) * volume.shape
-    return Slice(
-        image=np.moveaxis(volume, (view.through, view.up, view.right), (0, 1, 2))[plane],
-        position_mm=float(position[view.through]),
-        size_mm=(float(size[view.right]), float(size[view.up])),
-    )
+    return save_png(figure)
 
 
 def _list_panels(example: Example, brain: NDArray[np.bool_]) -> list[_Panel]:
@@ -263,10 +203,3 @@ def _thin(rows: Sequence[Row], column: str) -> tuple[NDArray[np.float64], NDArra
     places = np.arange(len(steps)) * _MAX_POINTS // len(steps)
     counts = np.bincount(places)
     return np.bincount(places, steps) / counts, np.bincount(places, values) / counts
-
-
-def save_figure(figure: Figure) -> bytes:
-    """Return a figure as PNG."""
-    file = BytesIO()
-    figure.savefig(file, format="png", dpi=_DPI)
-    return file.getvalue()

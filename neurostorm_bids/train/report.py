@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from neurostorm_bids import __version__
 from neurostorm_bids.derivatives.atomic import write_text
-from neurostorm_bids.train.page import (
+from neurostorm_bids.page.html import (
     format_facts,
     format_page,
     format_paragraphs,
@@ -18,8 +18,9 @@ from neurostorm_bids.train.page import (
     format_table,
     format_warnings,
 )
+from neurostorm_bids.page.words import count, format_number
 from neurostorm_bids.train.pictures import draw_curves, draw_slices
-from neurostorm_bids.train.summary import count, count_people, count_volumes, format_number
+from neurostorm_bids.train.summary import count_people, count_volumes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from neurostorm_bids.grid.spec import GridSpec
-    from neurostorm_bids.train.page import Cell
+    from neurostorm_bids.page.html import Cell
     from neurostorm_bids.train.reconstruction import Example
     from neurostorm_bids.train.sampling import TrainingRun
     from neurostorm_bids.train.summary import PretrainingSummary, ReconstructionSummary, RunNote

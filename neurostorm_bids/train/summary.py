@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from neurostorm_bids.page.words import count, format_number
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from neurostorm_bids.train.fit import FitResult
     from neurostorm_bids.train.reconstruction import Baselines, Example
     from neurostorm_bids.train.sampling import TrainingRun
-
-_MANY = 10_000
 
 
 class RunNote(NamedTuple):
@@ -151,18 +151,6 @@ def count_people(runs: Iterable[TrainingRun]) -> int:
 def count_volumes(runs: Iterable[TrainingRun]) -> int:
     """Count volumes on the model's clock."""
     return sum(run.n_volumes for run in runs)
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{format_number(number)} {noun}{'' if number == 1 else 's'}"
-
-
-def format_number(value: float) -> str:
-    """Return a number as a reader wants it: of four digits, and whole numbers whole."""
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= _MANY else str(value)
-    return f"{value:.4g}"
 
 
 def _tell_runs(runs: Sequence[TrainingRun]) -> str:

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from neurostorm_bids.train.reconstruction import Baselines
-from neurostorm_bids.train.summary import format_number
 
 
 def test_the_outcome_says_what_was_learned_from_and_what_the_loss_is_worth(make_summary):
@@ -63,18 +62,3 @@ def test_a_training_that_was_best_at_its_end_may_be_too_short(make_summary):
 def test_a_participant_with_data_in_two_datasets_is_one(make_summary):
     twice = make_summary().training_runs[:2]
     assert "of 2 runs of 1 participant." in make_summary(training_runs=twice).tell_outcome()[0]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0, "0"),
-        (4096, "4096"),
-        (451464, "451,464"),
-        (0.123456, "0.1235"),
-        (2.0, "2"),
-        (1e-5, "1e-05"),
-    ],
-)
-def test_numbers_have_no_more_digits_than_can_be_read(value, text):
-    assert format_number(value) == text

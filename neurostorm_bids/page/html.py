@@ -11,7 +11,7 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from neurostorm_bids.train.summary import format_number
+from neurostorm_bids.page.words import format_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from neurostorm_bids.train.page import (
+from neurostorm_bids.page.html import (
     format_facts,
     format_page,
     format_paragraphs,

@@ -1,0 +1,1 @@
+"""What all reports share: one HTML page that needs nothing else, its parts, its figures."""
