@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from neurostorm_bids.derivatives.results import read_embedding, read_prediction
 from neurostorm_bids.errors import DataError, UserError
 from neurostorm_bids.group.find import Note, find_results, group_results
-from neurostorm_bids.group.results import read_embedding, read_prediction
 from neurostorm_bids.inputs.names import natural_key
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from neurostorm_bids.derivatives.results import ModelKey, Result
     from neurostorm_bids.group.options import GroupOptions
-    from neurostorm_bids.group.results import ModelKey, Result
     from neurostorm_bids.model.config import TargetSpec
 
 logger = logging.getLogger(__name__)

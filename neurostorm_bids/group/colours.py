@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from neurostorm_bids.derivatives.results import Result
     from neurostorm_bids.group.options import GroupOptions
-    from neurostorm_bids.group.results import Result
 
 _MAX_CLASSES = 6
 _FEW_NUMBERS = 3

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from neurostorm_bids.derivatives.results import list_tables, read_result
 from neurostorm_bids.errors import DataError, SelectionError, UsageError, UserError
 from neurostorm_bids.group.filters import read_filters
-from neurostorm_bids.group.results import read_result
 from neurostorm_bids.inputs import SourceDataset
-from neurostorm_bids.inputs.files import list_names
-from neurostorm_bids.inputs.names import BidsName, natural_key, parse_name
-from neurostorm_bids.inputs.scan import (
-    DESCRIPTIONS,
-    Candidate,
-    find_func_folders,
-    list_participants,
-)
+from neurostorm_bids.inputs.names import BidsName, natural_key
+from neurostorm_bids.inputs.scan import Candidate, list_participants
 from neurostorm_bids.inputs.selection import choose_participants, explain_choice, explain_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
     from pathlib import Path
 
+    from neurostorm_bids.derivatives.results import Result
     from neurostorm_bids.group.options import GroupOptions
-    from neurostorm_bids.group.results import Result
 
-_ENDS = ("_embedding.tsv", "_embedding.json", "_predictions.tsv", "_predictions.json")
-_EMBEDDING_OF_RUN = re.compile(f"(?:scan|(?:{'|'.join(DESCRIPTIONS)})Scan)")
 _MIN_DIGITS = 6
 """Of a checksum, to name a model by it."""
 
@@ -72,7 +63,7 @@ def find_results(options: GroupOptions) -> Found:
     passes_filters = read_filters(options.selection.filter_file)
     found = Found([], [], [], set())
     for label in choose_participants(folders, options.selection):
-        for table, name in _list_tables(folders[label]):
+        for table, name in list_tables(folders[label]):
             if name is None:
                 reason = "its name is not a BIDS name, or does not fit the folder it lies in"
                 found.left_out.append(Note(table.relative_to(root).as_posix(), reason))
@@ -129,27 +120,6 @@ def _sort_in(
             found.results.append(result)
             return
     found.left_out.append(Note(path, reason))
-
-
-def _list_tables(participant: Path) -> Iterator[tuple[Path, BidsName | None]]:
-    """List embeddings of runs and predictions, also those of which only one file is there.
-
-    The name is None where it is no name for this folder.
-    """
-    for session, folder in find_func_folders(participant).items():
-        stems = {name.rpartition(".")[0] for name in list_names(folder) if name.endswith(_ENDS)}
-        for stem in sorted(stems, key=natural_key):
-            table = folder / f"{stem}.tsv"
-            name = parse_name(table.name)
-            if name is None:
-                yield table, None
-                continue
-            entities = name.entities
-            fits = f"sub-{entities.get('sub')}" == participant.name
-            fits &= session in {None, entities.get("ses")}
-            desc = entities.get("desc", "")
-            if name.suffix == "predictions" or _EMBEDDING_OF_RUN.match(desc):
-                yield table, name if fits else None
 
 
 def _check_targets(found: Found, options: GroupOptions) -> None:

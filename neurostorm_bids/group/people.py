@@ -11,8 +11,8 @@ from neurostorm_bids.errors import DataError
 from neurostorm_bids.retrieval.people import reidentify
 
 if TYPE_CHECKING:
+    from neurostorm_bids.derivatives.results import ModelKey
     from neurostorm_bids.group.collect import Embeddings
-    from neurostorm_bids.group.results import ModelKey
     from neurostorm_bids.retrieval.people import Reidentification
 
 

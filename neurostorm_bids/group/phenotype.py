@@ -8,17 +8,17 @@ import numpy as np
 
 from neurostorm_bids import __version__
 from neurostorm_bids.derivatives.names import make_label
+from neurostorm_bids.derivatives.results import name_outputs
 from neurostorm_bids.derivatives.tables import Column
 from neurostorm_bids.derivatives.texts import format_json
-from neurostorm_bids.group.results import name_outputs
 from neurostorm_bids.group.tables import round_numbers
 from neurostorm_bids.train.scores import average_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from neurostorm_bids.derivatives.results import ModelKey
     from neurostorm_bids.group.collect import Predictions
-    from neurostorm_bids.group.results import ModelKey
 
 _MIN_FOR_SPREAD = 2
 

@@ -16,8 +16,8 @@ from neurostorm_bids.inputs.tables import list_table_roots
 from neurostorm_bids.train.nuisance import read_mean_displacement
 
 if TYPE_CHECKING:
+    from neurostorm_bids.derivatives.results import Result
     from neurostorm_bids.group.options import GroupOptions
-    from neurostorm_bids.group.results import Result
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from neurostorm_bids.derivatives.texts import format_json
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from neurostorm_bids.derivatives.results import Result
     from neurostorm_bids.group.collect import Embeddings
     from neurostorm_bids.group.people import PeopleFound
-    from neurostorm_bids.group.results import Result
     from neurostorm_bids.group.truth import Assessment
 
 

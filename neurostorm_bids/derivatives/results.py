@@ -12,13 +12,14 @@ import numpy as np
 from neurostorm_bids.derivatives.tables import make_column_names
 from neurostorm_bids.errors import DataError
 from neurostorm_bids.inputs.declarations import parse_number
-from neurostorm_bids.inputs.files import read_json_object
-from neurostorm_bids.inputs.names import join_entities, parse_name
+from neurostorm_bids.inputs.files import list_names, read_json_object
+from neurostorm_bids.inputs.names import join_entities, natural_key, parse_name
+from neurostorm_bids.inputs.scan import DESCRIPTIONS, find_func_folders
 from neurostorm_bids.inputs.tsv import read_tsv
 from neurostorm_bids.model.config import TargetSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 Kind = Literal["embedding", "predictions"]
 
 _URI = re.compile(r"bids:(?P<dataset>[^:]*):(?P<path>[^\0]+)")
+_ENDS = ("_embedding.tsv", "_embedding.json", "_predictions.tsv", "_predictions.json")
+_EMBEDDING_OF_RUN = re.compile(f"(?:scan|(?:{'|'.join(DESCRIPTIONS)})Scan)")
 _AGAIN = "Run the participant level again with --overwrite."
 
 
@@ -104,6 +107,27 @@ class Result:
         """Return a list of texts of the sidecar; empty if it has none of that name."""
         value = self.sidecar.get(name)
         return [str(item) for item in value] if isinstance(value, list) else []
+
+
+def list_tables(participant: Path) -> Iterator[tuple[Path, BidsName | None]]:
+    """List a participant's embeddings of runs and predictions, also those with one file missing.
+
+    The name is None where it is no name for this folder.
+    """
+    for session, folder in find_func_folders(participant).items():
+        stems = {name.rpartition(".")[0] for name in list_names(folder) if name.endswith(_ENDS)}
+        for stem in sorted(stems, key=natural_key):
+            table = folder / f"{stem}.tsv"
+            name = parse_name(table.name)
+            if name is None:
+                yield table, None
+                continue
+            entities = name.entities
+            fits = f"sub-{entities.get('sub')}" == participant.name
+            fits &= session in {None, entities.get("ses")}
+            desc = entities.get("desc", "")
+            if name.suffix == "predictions" or _EMBEDDING_OF_RUN.match(desc):
+                yield table, name if fits else None
 
 
 def read_result(table: Path, name: BidsName, *, root: Path) -> Result:
