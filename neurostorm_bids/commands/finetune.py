@@ -25,6 +25,7 @@ from neurostorm_bids.train.finetune_options import (
     HELD_OUT,
     K_FOLD,
     MAX_EPOCHS,
+    PATIENCE,
     Adapt,
     FinetuneOptions,
     Head,
@@ -152,10 +153,12 @@ def run(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parame
         refuse_training_options()
     batch_size = parse_batch_size(given.pop("batch_size"))
     max_epochs = given.pop("max_epochs") or MAX_EPOCHS
+    patience = given.pop("patience")
     train = take_train_options(
         given,
         batch_size=None if is_linear else batch_size,
         max_epochs=max_epochs,
+        patience=PATIENCE if patience is None else patience,
         devices=1,
         num_nodes=1,
     )

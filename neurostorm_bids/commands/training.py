@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from neurostorm_bids.commands.levels import LevelOption
 from neurostorm_bids.commands.shared import COUNT
 from neurostorm_bids.errors import UsageError
-from neurostorm_bids.train.finetune_options import MAX_EPOCHS
+from neurostorm_bids.train.finetune_options import MAX_EPOCHS, PATIENCE
 from neurostorm_bids.train.options import Precision, Strategy, TrainOptions
 
 if TYPE_CHECKING:
@@ -72,6 +72,13 @@ OPTIONS: list[click.Parameter] = [
         levels=["pretrain", "finetune", "group"],
     ),
     _train("evaluate_every", "Updates between evaluations.  [default: 20 in all]", type=COUNT),
+    _train(
+        "patience",
+        "End when so many evaluations in a row were no better than the best; 0 never does.  "
+        f"[default: {default_of(TrainOptions, 'patience')}, for finetune {PATIENCE}]",
+        type=click.IntRange(min=0),
+        default=None,
+    ),
     _train("checkpoint_every", "Updates between checkpoints.", type=COUNT),
     _train(
         "devices",

@@ -45,12 +45,14 @@ class Progress:
     step : updates of the weights so far.
     evaluated_step : after how many of them the latest evaluation was.
     best_step, best_loss : of the evaluation with the lowest loss.
+    n_without_better : evaluations since that one.
     """
 
     step: int = 0
     evaluated_step: int = -1
     best_step: int = -1
     best_loss: float = float("inf")
+    n_without_better: int = 0
 
 
 @dataclass(frozen=True)

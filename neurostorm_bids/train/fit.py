@@ -42,18 +42,30 @@ class FitResult:
 
     Attributes
     ----------
-    n_steps : updates of the weights.
+    n_steps : updates of the weights that were made.
+    n_planned : updates that were asked for; more than were made when patience ended the training.
     best_step, best_loss : of the evaluation with the lowest loss.
     training, validation : rows of the tables, by column.
     micro_batch_size : samples at once on a device, in the end.
     """
 
     n_steps: int
+    n_planned: int
     best_step: int
     best_loss: float
     training: tuple[Row, ...]
     validation: tuple[Row, ...]
     micro_batch_size: int
+
+    def describe_end(self) -> str:
+        """Say when and why the training ended."""
+        if self.n_steps == self.n_planned:
+            return f"It ended after all {self.n_planned} updates."
+        n_later = sum(row["step"] > self.best_step for row in self.validation)
+        return (
+            f"It ended after update {self.n_steps} of {self.n_planned}, for {n_later} evaluations "
+            f"in a row were no better than that after update {self.best_step} (--patience)."
+        )
 
 
 def fit(
@@ -123,7 +135,8 @@ def fit(
     tables = [tuple(read_table(folder / name)) for name in (TRAINING_TABLE, VALIDATION_TABLE)]
     training_rows, validation_rows = fabric.broadcast(tables)
     return FitResult(
-        n_steps=n_steps,
+        n_steps=state.progress.step,
+        n_planned=n_steps,
         best_step=state.progress.best_step,
         best_loss=state.progress.best_loss,
         training=training_rows,

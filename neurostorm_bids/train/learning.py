@@ -153,8 +153,8 @@ def learn_by_gradients(
         final = tuner.tune(drawn.train, drawn.test)
     note = (
         "The weights of the model that is kept are those after update "
-        f"{final.result.best_step} of {final.result.n_steps}, with the lowest validation loss: "
-        f"{final.result.best_loss:.4g}."
+        f"{final.result.best_step}, with the lowest validation loss: "
+        f"{final.result.best_loss:.4g}. {final.result.describe_end()}"
     )
     embedded = tuner.embed(final.model, find_learners(splits))
     return Learnt(evaluation, final.model, final.parameters, (note,), embedded)

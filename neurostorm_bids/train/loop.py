@@ -60,16 +60,16 @@ class Training:
     end: EndRequest
 
     def run(self) -> None:
-        """Update the weights until all steps are done; evaluate and save on the way."""
+        """Update the weights until all steps are done, or patience is; evaluate on the way."""
         options, progress = self.options, self.state.progress
-        if progress.evaluated_step == self.n_steps:
+        if progress.evaluated_step == self.n_steps or self._is_patience_lost():
             return  # it was finished before
         steps = range(progress.step, self.n_steps)
         with self._open_log() as log, closing(self._stream(self.train, steps)) as batches:
             while True:
                 if self._is_evaluation_due():
                     self._evaluate(log)
-                if progress.step == self.n_steps:
+                if progress.step == self.n_steps or self._is_patience_lost():
                     break
                 measured = self.learner.learn(next(batches))
                 self._check_finite(measured, self.train.order, progress.step)
@@ -90,6 +90,16 @@ class Training:
                     self.state.save(self.fabric, self.folder / LAST)
         self.state.save(self.fabric, self.folder / LAST)
 
+    def _is_patience_lost(self) -> bool:
+        """Return whether as many evaluations in a row as there is patience were no better.
+
+        It follows from the checkpoint alone, so that all processes agree, and so does a training
+        that goes on from there.
+        """
+        patience, progress = self.options.patience, self.state.progress
+        is_evaluated = progress.evaluated_step == progress.step
+        return bool(patience) and is_evaluated and progress.n_without_better >= patience
+
     def _is_evaluation_due(self) -> bool:
         progress = self.state.progress
         every = self.options.evaluate_every or max(1, self.n_steps // N_EVALUATIONS)
@@ -107,6 +117,7 @@ class Training:
         self._end_if_asked()
         progress.evaluated_step = progress.step
         is_best = means["loss"] < progress.best_loss
+        progress.n_without_better = 0 if is_best else progress.n_without_better + 1
         if is_best:
             progress.best_step, progress.best_loss = progress.step, means["loss"]
             self.state.save(self.fabric, self.folder / BEST)
@@ -119,9 +130,21 @@ class Training:
                 means["loss"],
                 ", the lowest so far" if is_best else "",
             )
+            if self._is_patience_lost() and progress.step < self.n_steps:
+                logger.info(
+                    "Ending after update %d of %d: %d evaluations in a row were no better than "
+                    "that after update %d",
+                    progress.step,
+                    self.n_steps,
+                    progress.n_without_better,
+                    progress.best_step,
+                )
 
     def _measure_validation(self) -> dict[str, float]:
-        """Average over the same samples each time; cut short when a signal asks for the end."""
+        """Average over the same samples each time; cut short when a signal asks for the end.
+
+        All processes get the numbers of the first, for they decide by them.
+        """
         order = self.validation.order
         n_batches = self.options.count_evaluation_batches(order.samples_per_epoch)
         means: dict[str, float] = {}
@@ -133,7 +156,8 @@ class Training:
                     means[name] = means.get(name, 0.0) + value / n_batches
                 if is_on_any(self.fabric, value=self.end.is_made):
                     break
-        return means
+        first: dict[str, float] = self.fabric.broadcast(means)
+        return first
 
     def _stream(
         self, dataset: ClipDataset, steps: range

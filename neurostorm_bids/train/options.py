@@ -30,6 +30,7 @@ _WITHOUT_EFFECT_ON_WEIGHTS = (
     "max_steps",
     "micro_batch_size",
     "evaluate_every",
+    "patience",
     "checkpoint_every",
     "accelerator",
     "devices",
@@ -62,6 +63,8 @@ class TrainOptions:
     activation_checkpointing : compute each block twice in place of keeping what it computed.
     seed : of everything random.
     evaluate_every : updates between evaluations; None for twenty evaluations in all.
+    patience : evaluations in a row without a lower loss after which the training ends; 0: it never
+        ends early.
     evaluation_clips : samples of an evaluation at most, rounded up to whole batches.
     checkpoint_every : updates between checkpoints.
     accelerator : ``auto``, ``cpu`` or ``cuda``.
@@ -86,6 +89,7 @@ class TrainOptions:
     activation_checkpointing: bool = False
     seed: int = 0
     evaluate_every: int | None = None
+    patience: int = 0
     evaluation_clips: int = 256
     checkpoint_every: int = 100
     accelerator: str = "auto"
@@ -98,6 +102,7 @@ class TrainOptions:
         for name in _COUNTS:
             self._check(name, low=1, high=math.inf)
         self._check("warmup_steps", low=0, high=math.inf)
+        self._check("patience", low=0, high=math.inf)
         self._check("seed", low=0, high=MAX_SEED)
         for name in ("learning_rate", "clip_norm"):
             self._check(name, low=0, high=math.inf, is_open=True)

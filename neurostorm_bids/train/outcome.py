@@ -165,7 +165,7 @@ def make_checkpoint(outcome: Outcome, found: ReconstructionSummary | None) -> Ch
         (
             f"These weights are those after update {result.best_step}, with the lowest validation "
             f"loss: {result.best_loss:.6g} (before the first update "
-            f"{result.validation[0]['loss']:.6g})."
+            f"{result.validation[0]['loss']:.6g}). {result.describe_end()}"
         ),
     ]
     if found is not None:

@@ -98,7 +98,8 @@ class PretrainingSummary:
         learned = (
             f"The weights were updated {count(result.n_steps, 'time')}, learning from "
             f"{_tell_runs(self.training_runs)}. They were evaluated on "
-            f"{_tell_runs(self.validation_runs)}, who took no part in the training."
+            f"{_tell_runs(self.validation_runs)}, who took no part in the training. "
+            f"{result.describe_end()}"
         )
         kept = (
             f"The weights that are kept are those after update {format_number(result.best_step)}, "

@@ -145,8 +145,8 @@ class Tuner:
             folds[is_test] = fold.name
             tuned.append(one)
         notes = [
-            f"{fold.name}: the lowest validation loss was after update {one.result.best_step} of "
-            f"{one.result.n_steps}."
+            f"{fold.name}: the lowest validation loss was after update {one.result.best_step}. "
+            f"{one.result.describe_end()}"
             for fold, one in zip(splits.folds, tuned, strict=True)
         ]
         out = OutOfFold(
@@ -229,7 +229,9 @@ class Tuner:
             "validation": list(validation),
             "runs": [scan.stored.path.name for scan in examples.scans],
             "options": options.train.describe_numbers()
-            | {"max_epochs": options.train.max_epochs, "max_steps": options.train.max_steps},
+            | {"max_epochs": options.train.max_epochs, "max_steps": options.train.max_steps}
+            # By these it is decided which of the weights are kept.
+            | {"evaluate_every": options.train.evaluate_every, "patience": options.train.patience},
         }
 
 

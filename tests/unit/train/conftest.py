@@ -72,6 +72,7 @@ def make_summary(example):
 
     result = FitResult(
         n_steps=40,
+        n_planned=40,
         best_step=20,
         best_loss=0.3,
         training=tuple(

@@ -97,6 +97,62 @@ def test_a_finished_training_is_not_repeated(tiny, whole):
     assert_same(restored.state_dict(), model.state_dict())
 
 
+IMPATIENT = {"max_steps": 60, "evaluate_every": 2, "patience": 3, "learning_rate": 1.0}
+
+
+@pytest.fixture(scope="module")
+def given_up(tiny, tmp_path_factory):
+    """Return the folder, result and model of a training that patience ended."""
+    folder = tmp_path_factory.mktemp("given-up")
+    return folder, *tiny.train(folder, dropout=0.2, **IMPATIENT)
+
+
+def test_a_training_ends_when_evaluations_are_no_better_for_too_long(tiny, given_up, tmp_path):
+    _, result, _ = given_up
+    losses = [row["loss"] for row in result.validation]
+    best = losses.index(min(losses))
+    assert len(losses) == best + 1 + 3
+    assert result.n_steps == result.validation[-1]["step"] == result.training[-1]["step"] < 60
+    assert result.best_step == result.validation[best]["step"]
+    assert "3 evaluations in a row were no better" in result.describe_end()
+    patient, _ = tiny.train(tmp_path, dropout=0.2, **{**IMPATIENT, "patience": 0})
+    assert (patient.n_steps, patient.n_planned) == (60, 60)
+    assert patient.training[: result.n_steps] == result.training
+
+
+@pytest.mark.parametrize("from_the_end", [1, 4, 9])
+@pytest.mark.parametrize("action", [terminate, die])
+def test_a_training_that_was_interrupted_loses_patience_after_the_same_update(
+    tiny, given_up, tmp_path, from_the_end, action
+):
+    folder, result, model = given_up
+    n_calls = result.n_steps + 2 * len(result.validation)
+    objective = tiny.Meddle(tiny.Reconstruct(), n_calls - from_the_end, action)
+    with pytest.raises((TemporaryError, KeyboardInterrupt)):
+        tiny.train(tmp_path, dropout=0.2, objective=objective, **IMPATIENT)
+    resumed, again = tiny.train(tmp_path, dropout=0.2, **IMPATIENT)
+    assert resumed == result
+    assert_same(again.state_dict(), model.state_dict())
+    for name in ("best.ckpt", "last.ckpt"):
+        assert_same(read_weights(tmp_path / name), read_weights(folder / name))
+    assert read_tables(tmp_path) == read_tables(folder)
+
+
+def test_a_training_that_patience_ended_is_not_repeated_but_more_patience_goes_on(
+    tiny, given_up, tmp_path
+):
+    folder, result, _ = given_up
+    untouched = tiny.Meddle(tiny.Reconstruct(), 10**9, None)
+    again, _ = tiny.train(folder, dropout=0.2, objective=untouched, **IMPATIENT)
+    assert untouched.n_calls == 0
+    assert again == result
+    tiny.train(tmp_path / "parts", dropout=0.2, **IMPATIENT)
+    later, model = tiny.train(tmp_path / "parts", dropout=0.2, **{**IMPATIENT, "patience": 5})
+    once, same = tiny.train(tmp_path / "once", dropout=0.2, **{**IMPATIENT, "patience": 5})
+    assert later == once
+    assert_same(model.state_dict(), same.state_dict())
+
+
 def test_other_settings_do_not_go_on_with_a_training(tiny, whole):
     folder, _, _ = whole
     with pytest.raises(UsageError, match=r"learning_rate was 0\.01, now 0\.02"):

@@ -96,6 +96,16 @@ def test_when_one_process_is_asked_to_end_both_do_and_torchrun_goes_on(run, alon
     assert_same(read_weights_of(tmp_path, 0), read_weights_of(tmp_path, 1))
 
 
+def test_two_processes_lose_patience_together(tiny, run, tmp_path):
+    impatient = {"max_steps": 40, "evaluate_every": 2, "patience": 2, "learning_rate": 1.0}
+    alone, _ = tiny.train(tmp_path / "alone", **impatient)
+    assert alone.n_steps < 40
+    done = run(tmp_path / "two", devices=2, **impatient)
+    assert done.returncode == 0, done.stderr
+    assert read_table(tmp_path / "two" / "training.csv")[-1]["step"] == alone.n_steps
+    assert_same(read_weights_of(tmp_path / "two", 0), read_weights_of(tmp_path / "two", 1))
+
+
 def test_two_processes_contrast_the_clips_of_both(tiny, run, tmp_path):
     alone, _ = tiny.train_jointly(tmp_path / "alone", max_steps=6)
     done = run(tmp_path / "two", joint=True, devices=2, max_steps=6)
