@@ -171,8 +171,8 @@ def predict_series(
     output = None if outputs is None else _weighted_mean(outputs, weights)
     assessment = None
     if model.calibration is not None:
-        output = None if output is None else model.calibration.sharpen(output)
         assessment = model.calibration.assess(output, embedding)
+        output = None if output is None else model.calibration.sharpen(output)
     return RunPrediction(
         onsets_s=np.asarray(starts, dtype=np.float64) * model.grid.repetition_time_s,
         duration_s=length * model.grid.repetition_time_s,

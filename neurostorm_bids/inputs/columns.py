@@ -16,7 +16,7 @@ from neurostorm_bids.inputs.tables import Place, find_column
 from neurostorm_bids.inputs.tsv import MISSING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from neurostorm_bids.inputs.tsv import Table
@@ -77,7 +77,13 @@ class _Answer(NamedTuple):
     reason: str | None
 
 
-def read_column(name: str, rows: Sequence[Mapping[str, str]], *, roots: Sequence[Path]) -> Column:
+def read_column(
+    name: str,
+    rows: Sequence[Mapping[str, str]],
+    *,
+    roots: Sequence[Path],
+    excluded: Collection[str] | None = None,
+) -> Column:
     """Read one value for every row from the tables of a dataset, or from the rows' names.
 
     Parameters
@@ -87,6 +93,8 @@ def read_column(name: str, rows: Sequence[Mapping[str, str]], *, roots: Sequence
         ``participants:NAME``, ``phenotype/TABLE:NAME`` or ``sessions:NAME``.
     rows : entities of each row, BIDS keys without prefixes (``{"sub": "01", "task": "rest"}``).
     roots : folders that may hold the tables; the first that has the column is read.
+    excluded : labels of participants whom the filters of the call leave without a row, so that it
+        can be told why those in the tables have none; None where it is not known.
 
     Raises
     ------
@@ -120,7 +128,7 @@ def read_column(name: str, rows: Sequence[Mapping[str, str]], *, roots: Sequence
             *place.declaration.notes,
             *index.notes,
             *notes,
-            *_count_without_rows(index, participants, place),
+            *_count_without_rows(index, participants, place, excluded=excluded),
         ),
     )
 
@@ -238,9 +246,27 @@ def _leave_out_missing(answers: Sequence[_Answer], place: Place) -> tuple[list[_
     return checked, notes
 
 
-def _count_without_rows(index: _Index, participants: Sequence[str], place: Place) -> list[str]:
+def _count_without_rows(
+    index: _Index,
+    participants: Sequence[str],
+    place: Place,
+    *,
+    excluded: Collection[str] | None,
+) -> list[str]:
     idle = index.cells.keys() - set(participants)
-    return [f"{place.source}: {len(idle)} participant(s) have no runs here."] if idle else []
+    if excluded is None:
+        counts = {"are not among those of this call": len(idle)}
+    else:
+        n_filtered = len(idle & set(excluded))
+        counts = {
+            "are excluded by the filters of this call": n_filtered,
+            "have no usable run": len(idle) - n_filtered,
+        }
+    return [
+        f"{place.source}: {number} participant(s) {why}."
+        for why, number in counts.items()
+        if number
+    ]
 
 
 def _explain_strangers(place: Place, asked: Sequence[str], known: Sequence[str]) -> str:

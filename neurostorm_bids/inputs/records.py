@@ -85,13 +85,14 @@ class Discovery(NamedTuple):
     """What a search for BOLD runs found; every list is in natural order.
 
     ``participants`` are the labels, without ``sub-``, of all participants chosen, also of those
-    without a run.
+    without a run; ``excluded`` those whom the filters leave without a run.
     """
 
     runs: list[BoldRun]
     left_out: list[LeftOut]
     unusable: list[Unusable]
     participants: list[str]
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

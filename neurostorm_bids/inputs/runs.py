@@ -23,7 +23,7 @@ from neurostorm_bids.inputs.selection import (
 from neurostorm_bids.inputs.sidecars import list_sidecars, read_repetition_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from neurostorm_bids.inputs.queries import Filters
@@ -89,7 +89,19 @@ def find_bold_runs(
         left_out=sorted(left_out, key=lambda one: natural_key(str(one.path))),
         unusable=sorted(unusable, key=lambda one: natural_key(str(one.path))),
         participants=participants,
+        excluded=_find_excluded(there, participants, candidates, chosen),
     )
+
+
+def _find_excluded(
+    there: Iterable[str],
+    participants: Sequence[str],
+    candidates: Iterable[Candidate],
+    chosen: Iterable[Candidate],
+) -> tuple[str, ...]:
+    """Return who was not chosen, and who has runs of which the filters leave none."""
+    filtered = {one.participant for one in candidates} - {one.participant for one in chosen}
+    return tuple(sorted(set(there) - set(participants) | filtered, key=natural_key))
 
 
 def _scan(

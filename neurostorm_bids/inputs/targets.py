@@ -14,7 +14,7 @@ from neurostorm_bids.inputs.declarations import parse_number
 from neurostorm_bids.inputs.names import natural_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -101,12 +101,13 @@ def read_target(
     *,
     roots: Sequence[Path],
     kind: Kind | None = None,
+    excluded: Collection[str] | None = None,
 ) -> Target:
     """Read a target for every row from a dataset's tables or from the rows' names.
 
     Parameters are those of `columns.read_column` and `make_target`, which say what is raised.
     """
-    return make_target(read_column(name, rows, roots=roots), kind=kind)
+    return make_target(read_column(name, rows, roots=roots, excluded=excluded), kind=kind)
 
 
 def make_target(column: Column, *, kind: Kind | None = None) -> Target:

@@ -50,7 +50,9 @@ class Calibration:
 
     Attributes
     ----------
-    temperature : of the probabilities of classes; taken out before sets are made.
+    temperature : of the probabilities of classes. It is not taken out before sets are made: it was
+        fitted on the participants whom the sets were calibrated on, and sets that follow it would
+        not be sure to hold the truth as often as was asked for.
     conformal : sets for classes, intervals for numbers.
     novelty : of embeddings.
     """
@@ -85,7 +87,7 @@ class Calibration:
         return self.temperature.apply(probabilities).astype(np.float32)
 
     def assess(self, output: ArrayLike | None, embedding: ArrayLike) -> Assessment:
-        """Assess a run by its output (M,), as `sharpen` gives it, and its embedding (D,)."""
+        """Assess a run by its output (M,), not yet sharpened, and its embedding (D,)."""
         found: dict[str, Any] = {}
         conformal = self.conformal
         if output is not None and conformal is not None:

@@ -121,6 +121,11 @@ def calibrate_outputs(
 ) -> tuple[Temperature | None, ConformalSets | ConformalIntervals]:
     """Fit temperature and sets for classes, intervals for numbers; a row for each participant.
 
+    Sets are made of the probabilities as the model gives them, and not with the temperature taken
+    out, which is fitted on the same participants. So all of them count for both, and nothing that
+    looked at a participant decides that participant's score: for a model that was held out from
+    them, the coverage is that of split-conformal prediction without any approximation.
+
     Raises
     ------
     DataError
@@ -129,8 +134,7 @@ def calibrate_outputs(
     if kind == "regression":
         return None, fit_conformal_intervals(runs.outputs[:, 0], runs.truth, coverage=coverage)
     temperature = fit_temperature(runs.outputs, runs.truth)
-    sets = fit_conformal_sets(temperature.apply(runs.outputs), runs.truth, coverage=coverage)
-    return temperature, sets
+    return temperature, fit_conformal_sets(runs.outputs, runs.truth, coverage=coverage)
 
 
 def describe(calibration: Calibration) -> Sequence[str]:

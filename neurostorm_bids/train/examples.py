@@ -20,7 +20,7 @@ from neurostorm_bids.train.scores import average_rows
 from neurostorm_bids.train.splits import gather_people
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -121,15 +121,23 @@ class Examples:
 
 
 def find_examples(
-    options: FinetuneOptions, scans: Sequence[Scan], *, clip_length: int, roots: Sequence[Path]
+    options: FinetuneOptions,
+    scans: Sequence[Scan],
+    *,
+    clip_length: int,
+    roots: Sequence[Path],
+    excluded: Collection[str] = (),
 ) -> Examples:
     """Read the target of every run, or of every clip, and gather the examples.
 
-    Errors are those of `read_target`.
+    `excluded` are the participants whom the filters leave without a run. Errors are those of
+    `read_target`.
     """
     if not options.is_by_clip:
         entities = [scan.run.entities for scan in scans]
-        target = read_target(options.target, entities, roots=roots, kind=options.target_kind)
+        target = read_target(
+            options.target, entities, roots=roots, kind=options.target_kind, excluded=excluded
+        )
         return Examples.gather(target, scans, np.arange(len(scans)))
     starts = [find_clip_starts(scan.stored.n_volumes, clip_length) for scan in scans]
     seconds = [scan.stored.spec.repetition_time_s for scan in scans]

@@ -61,7 +61,14 @@ def describe_target(options: FinetuneOptions, discovery: Discovery) -> list[str]
     datasets = {run.dataset.path for run in discovery.runs}
     roots = list_table_roots([options.bids_dir, *sorted(datasets)])
     entities = [run.entities for run in discovery.runs]
-    return read_target(options.target, entities, roots=roots, kind=options.target_kind).describe()
+    target = read_target(
+        options.target,
+        entities,
+        roots=roots,
+        kind=options.target_kind,
+        excluded=discovery.excluded,
+    )
+    return target.describe()
 
 
 def run_finetune_level(options: FinetuneOptions) -> int:
@@ -87,7 +94,13 @@ def run_finetune_level(options: FinetuneOptions) -> int:
         n_bits=options.store_bits,
     )
     roots = list_table_roots([options.bids_dir, *(dataset.path for dataset in datasets)])
-    examples = find_examples(options, scans.usable, clip_length=model.clip_length, roots=roots)
+    examples = find_examples(
+        options,
+        scans.usable,
+        clip_length=model.clip_length,
+        roots=roots,
+        excluded=discovery.excluded,
+    )
     for line in examples.target.describe():
         logger.info("%s", line)
     sites, groups = (

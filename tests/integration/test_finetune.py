@@ -260,6 +260,9 @@ def test_a_site_is_left_out_in_turn(call, tmp_path):
 def test_a_dry_run_tells_the_target_and_writes_nothing(call, tmp_path, capsys):
     assert call(tmp_path / "out", "--target", "sex", "--dry-run") == 0
     assert "F 12, M 12" in capsys.readouterr().out
+    assert call(tmp_path / "out", "--target", "sex", "--dry-run", *FEW) == 0
+    told = capsys.readouterr().out
+    assert "participants.tsv: 16 participant(s) are excluded by the filters of this call." in told
     assert not (tmp_path / "out").exists()
 
 

@@ -42,7 +42,18 @@ def test_what_has_no_value_has_a_reason(participants):
     column = read_column("age", rows_of("01", "02", "04"), roots=[participants])
     assert column.cells == ("23", None, None)
     assert column.reasons == (None, "no value (n/a)", "no row in participants.tsv")
-    assert column.notes == ("participants.tsv: 1 participant(s) have no runs here.",)
+    assert column.notes == ("participants.tsv: 1 participant(s) are not among those of this call.",)
+
+
+def test_who_has_no_row_was_excluded_or_has_no_run(participants):
+    def read(excluded):
+        return read_column("age", rows_of("01"), roots=[participants], excluded=excluded).notes
+
+    excluded = "participants.tsv: {} participant(s) are excluded by the filters of this call."
+    without = "participants.tsv: {} participant(s) have no usable run."
+    assert read(["02", "99"]) == (excluded.format(1), without.format(1))
+    assert read([]) == (without.format(2),)
+    assert read(["02", "03"]) == (excluded.format(2),)
 
 
 def test_labels_with_and_without_prefix_are_the_same_participant(tmp_path):

@@ -64,6 +64,21 @@ def test_every_run_is_found_once_in_natural_order(tree):
     assert reason == "space-MNI152NLin6Asym of the same series is taken"
 
 
+@pytest.mark.parametrize(
+    ("selection", "excluded"),
+    [
+        ({}, ()),
+        ({"participant_labels": ("9",)}, ("10", "11", "B")),
+        ({"exclude_participant_labels": ("10",)}, ("10",)),
+        ({"task_ids": ("nback",)}, ("10", "B")),
+        ({"participant_labels": ("9", "10"), "session_ids": ("A",)}, ("9", "11", "B")),
+    ],
+)
+def test_whom_the_filters_leave_without_a_run_is_told(tree, selection, excluded):
+    (tree / "sub-11").mkdir()  # has no run, whatever the filters
+    assert find(tree, **selection).excluded == excluded
+
+
 def test_a_run_carries_what_the_grid_needs(tree):
     run = find(tree, participant_labels=("10",), session_ids=("A",)).runs[0]
     func = tree / "sub-10" / "ses-A" / "func"

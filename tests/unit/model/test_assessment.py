@@ -23,14 +23,14 @@ SETS = ConformalSets(coverage=0.9, threshold=0.7, n_participants=40)
 INTERVALS = ConformalIntervals(coverage=0.9, half_width=5.0, n_participants=40)
 
 
-def test_sets_are_made_of_probabilities_without_the_temperature():
+def test_sets_are_made_of_probabilities_as_the_model_gives_them():
     calibration = Calibration(
         temperature=Temperature(value=3.0, n_participants=40), conformal=SETS, novelty=NOVELTY
     )
-    output = calibration.sharpen(np.array([0.9, 0.1], dtype="f4"))
-    assert output[0] == pytest.approx(0.6753, abs=1e-4)
+    output = np.array([0.9, 0.1], dtype="f4")
+    assert calibration.sharpen(output)[0] == pytest.approx(0.6753, abs=1e-4)
     found = calibration.assess(output, [1.0, -0.5])
-    assert found.is_in_set == (True, True)
+    assert found.is_in_set == (True, False), "0.32, with the temperature taken out, would be in"
     assert (found.coverage, found.temperature, found.interval) == (0.9, 3.0, None)
     assert found.novelty == pytest.approx(3 / np.sqrt(2))
     assert found.novelty_rank == pytest.approx(0.5 + 0.5 * (found.novelty - 1) / 2)

@@ -7,8 +7,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from neurostorm_bids.model.assessment import Calibration
 from neurostorm_bids.model.calibration import ConformalIntervals, ConformalSets
-from neurostorm_bids.train.calibrate import Embedded, RunOutputs, calibrate, draw_runs
+from neurostorm_bids.train.calibrate import (
+    Embedded,
+    RunOutputs,
+    calibrate,
+    calibrate_outputs,
+    draw_runs,
+)
+from neurostorm_bids.train.uncertainty import fit_conformal_sets
 
 N_PEOPLE = 200
 PEOPLE = tuple(f"{number // 2:03d}" for number in range(2 * N_PEOPLE))
@@ -53,6 +61,29 @@ def test_classes_get_a_temperature_and_sets(rng, embedded):
     calibration, _ = fit(make_target(truth, kind="classification"), outputs, embedded)
     assert calibration.temperature.value > 2
     assert isinstance(calibration.conformal, ConformalSets)
+
+
+def test_sets_hold_the_truth_as_often_as_asked_with_few_people_and_a_temperature(rng):
+    n_people, is_held = 19, []
+    for _ in range(400):
+        truth = rng.integers(0, 4, n_people + 1)
+        logits = 5 * (rng.normal(size=(n_people + 1, 4)) + 1.2 * np.eye(4)[truth])
+        outputs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        runs = RunOutputs(outputs[:-1], truth[:-1].astype(float), PEOPLE[:n_people])
+        temperature, sets = calibrate_outputs(runs, "classification", coverage=0.8)
+        calibration = Calibration(temperature=temperature, conformal=sets)
+        is_held.append(calibration.assess(outputs[-1], []).is_in_set[truth[-1]])
+    # With 19 people the coverage is 0.8 without rounding; three standard errors are 0.06.
+    assert temperature.value > 2
+    assert np.mean(is_held) == pytest.approx(0.8, abs=0.06)
+
+
+def test_sets_do_not_depend_on_the_temperature(rng):
+    truth = rng.integers(0, 3, 50).astype(float)
+    outputs = rng.dirichlet([1, 1, 1], 50)
+    runs = RunOutputs(outputs, truth, PEOPLE[:50])
+    _, sets = calibrate_outputs(runs, "classification", coverage=0.8)
+    assert sets == fit_conformal_sets(outputs, truth, coverage=0.8)
 
 
 def test_one_tested_run_of_each_participant_is_drawn():
