@@ -60,7 +60,13 @@ class Atlas:
     warnings: tuple[str, ...] = ()
 
 
-def find_atlas(name_or_path: str | Path, space: str, *, table: Path | None = None) -> Atlas:
+def find_atlas(
+    name_or_path: str | Path,
+    space: str,
+    *,
+    table: Path | None = None,
+    source: AtlasSource | None = None,
+) -> Atlas:
     """Find an atlas by name or path, and read it.
 
     Parameters
@@ -72,6 +78,7 @@ def find_atlas(name_or_path: str | Path, space: str, *, table: Path | None = Non
     space : the standard space of the grid.
     table : names of the regions; None to look for it beside the image. Names that contradict the
         image are not used, with a warning.
+    source : where it lies, if that is known; nothing is looked for then.
 
     Raises
     ------
@@ -82,7 +89,7 @@ def find_atlas(name_or_path: str | Path, space: str, *, table: Path | None = Non
     DataError
         If the image is not an atlas, or the table not a table.
     """
-    source = locate_atlas(name_or_path, space)
+    source = source or locate_atlas(name_or_path, space)
     image = open_volumes(source.path)
     labels = _read_labels(image)
     names, doubts = _find_names(source, labels, table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +53,42 @@ def locate_atlas(name_or_path: str | Path, space: str) -> AtlasSource:
     return _fetch_from_templateflow(name_or_path, space)
 
 
+def find_local_atlas(name: str, space: str) -> AtlasSource | None:
+    """Find an atlas of TemplateFlow that lies on this machine; None if it does not.
+
+    TemplateFlow itself is not asked: it makes its folder, and may use the network.
+
+    Parameters
+    ----------
+    name : ``NAME:VARIANT``, the variant as it stands after ``desc-``.
+    space : the standard space of the grid.
+    """
+    atlas, _, variant = name.partition(":")
+    for home in _list_templateflow_homes():
+        folder = home / f"tpl-{space}"
+        names = [
+            path.name
+            for path in folder.glob(f"tpl-*_atlas-{atlas}_*_dseg.nii.gz")
+            if _read_entity("desc", path.name) == variant
+            and path.is_file()
+            and path.stat().st_size  # what was not fetched is a link into nowhere, or empty
+        ]
+        if names:
+            nearest = min(names, key=lambda one: (_read_resolution(one) != _RESOLUTION, one))
+            return AtlasSource(name, folder / nearest, space)
+    return None
+
+
+def _list_templateflow_homes() -> list[Path]:
+    """Return where TemplateFlow may keep its files; its versions differ."""
+    named = os.environ.get("TEMPLATEFLOW_HOME")
+    if named:
+        return [Path(named)]
+    caches = [os.environ.get("XDG_CACHE_HOME", ""), "~/.cache", "~/Library/Caches"]
+    folders = [os.path.expanduser(cache) for cache in caches if cache]  # noqa: PTH111 - raises not
+    return [Path(folder, "templateflow") for folder in folders if Path(folder).is_absolute()]
+
+
 def _fetch_aal(name: str) -> AtlasSource:
     from nilearn.datasets import fetch_atlas_aal  # noqa: PLC0415 - seconds, and rarely needed
 
@@ -80,7 +117,7 @@ def _fetch_from_templateflow(name: str, space: str) -> AtlasSource:
         )
     files = [file for file in files if file.endswith(kind)]
     desc = _choose_variant(atlas, variant, {_read_entity("desc", file) for file in files})
-    resolutions = {int(_read_entity("res", file) or _RESOLUTION) for file in files}
+    resolutions = {_read_resolution(file) for file in files}
     query: dict[str, Any] = {
         "atlas": atlas,
         "desc": desc,
@@ -109,6 +146,10 @@ def _choose_variant(atlas: str, variant: str, offered: set[str | None]) -> str |
         f"Expected one of the variants of {atlas}, {choices or 'of which it has none'}; found "
         f"{atlas}:{variant}. Name one of them, or how it begins."
     )
+
+
+def _read_resolution(file_name: str) -> int:
+    return int(_read_entity("res", file_name) or _RESOLUTION)
 
 
 def _read_entity(key: str, file_name: str) -> str | None:

@@ -52,7 +52,7 @@ class FinetuneOptions:
     n_permutations : for p-values; 0 for none.
     coverage : of intervals or sets of classes that the model gives for new runs, between 0 and 1.
     atlas : regions of the functional-connectivity baseline, a name or path; None for Schaefer's
-        200, or spheres where these are not at hand.
+        200 where they lie on this machine, else spheres: nothing is downloaded unasked.
     store_bits : per voxel and volume of the prepared runs.
     batch_size : clips embedded at once; None chooses. (`train` has that of a training.)
     nprocs : processes that prepare runs, and CPUs that torch may use.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from neurostorm_bids.errors import DataError
 from neurostorm_bids.grid.read import open_volumes
 from neurostorm_bids.inputs.declarations import parse_number
 from neurostorm_bids.inputs.tsv import read_tsv
@@ -23,25 +22,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 _DISPLACEMENT = ("framewise_displacement", "FramewiseDisplacement")
-_AXES = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
-_OLD_AXES = ("X", "Y", "Z", "RotX", "RotY", "RotZ")
-_EXPANSIONS = ("_derivative1", "_power2", "_derivative1_power2")
-_TISSUES = ("white_matter", "csf")
-_OLD_TISSUES = ("WhiteMatter", "CSF")
-_VOLUMES_PER_REGRESSOR = 3
-
-
-class Regressors(NamedTuple):
-    """Signals to be removed from a run.
-
-    Attributes
-    ----------
-    signals : shape (n_volumes, K).
-    names : of the K columns.
-    """
-
-    signals: Floats
-    names: tuple[str, ...]
 
 
 def tabulate_nuisance(
@@ -83,37 +63,6 @@ def read_mean_displacement(confounds: Path) -> float:
     values = [_parse(cells) for cells in columns.values()]
     known = values[0][np.isfinite(values[0])] if values else np.empty(0)
     return float(known.mean()) if len(known) else float("nan")
-
-
-def read_regressors(confounds: Path, *, n_volumes: int) -> Regressors:
-    """Read the nuisance regressors of a run from a table of fMRIPrep.
-
-    Six motion parameters with their derivatives and squares, and the mean signals of white matter
-    and cerebrospinal fluid: 26 columns, those of them that the table has. A run with less than
-    three volumes for each gets the six motion parameters alone, or none.
-
-    Missing values, as in the first row of derivatives, are 0.
-
-    Raises
-    ------
-    DataError
-        If the table has not as many rows as the run has volumes.
-    """
-    expanded = [axis + expansion for axis in _AXES for expansion in _EXPANSIONS]
-    wanted = (*_AXES, *_OLD_AXES, *_TISSUES, *_OLD_TISSUES, *expanded)
-    table = read_tsv(confounds, columns=wanted)
-    if len(table.lines) != n_volumes:
-        raise DataError(
-            f"Expected a row for each of the run's {n_volumes} volumes in {confounds}, found "
-            f"{len(table.lines)}. Take the table that belongs to the run."
-        )
-    names = [name for name in wanted if name in table.columns]
-    if len(names) * _VOLUMES_PER_REGRESSOR > n_volumes:
-        names = [name for name in names if name in {*_AXES, *_OLD_AXES}]
-    if len(names) * _VOLUMES_PER_REGRESSOR > n_volumes:
-        names = []
-    columns = [np.nan_to_num(_parse(table.columns[name])) for name in names]
-    return Regressors(np.array(columns).T.reshape(n_volumes, len(names)), tuple(names))
 
 
 def _parse(cells: Sequence[str]) -> Floats:

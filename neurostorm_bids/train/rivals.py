@@ -9,11 +9,11 @@ import numpy as np
 from tqdm import tqdm
 
 from neurostorm_bids import __version__
+from neurostorm_bids.connectivity import find_parcellation, measure_connectivity
 from neurostorm_bids.derivatives import hash_configuration
 from neurostorm_bids.errors import UserError
 from neurostorm_bids.inputs.fingerprint import fingerprint_file
 from neurostorm_bids.train.arrays import read_arrays, write_arrays
-from neurostorm_bids.train.connectivity import find_parcellation, measure_connectivity
 from neurostorm_bids.train.nuisance import tabulate_nuisance
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from neurostorm_bids.train.connectivity import Parcellation
+    from neurostorm_bids.connectivity import Parcellation
     from neurostorm_bids.train.examples import Examples
     from neurostorm_bids.train.scans import Scan
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 
 import numpy as np
 import pandas as pd
@@ -21,8 +22,6 @@ from neurostorm_bids.model.backbone import Backbone
 from neurostorm_bids.model.config import ModelConfig
 from neurostorm_bids.predict import predict_series
 from neurostorm_bids.pretrained import Model, Provenance, save_model
-from neurostorm_bids.train import rivals
-from neurostorm_bids.train.connectivity import make_spheres
 
 CONFIG = ModelConfig(
     img_size=(24, 24, 24, 16),
@@ -78,10 +77,18 @@ def work(tmp_path_factory):
     return tmp_path_factory.mktemp("work")
 
 
-@pytest.fixture(autouse=True)
-def _offline(monkeypatch):
-    """Take spheres for the connectivity at once, without asking the network for an atlas."""
-    monkeypatch.setattr(rivals, "find_parcellation", lambda _space, _atlas: make_spheres())
+@pytest.fixture(autouse=True, scope="module")
+def _offline(tmp_path_factory):
+    """Forbid the network, which nothing here was told to ask, and hide atlases of this machine."""
+
+    def refuse(*_, **__):
+        raise AssertionError("the network was asked")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEMPLATEFLOW_HOME", str(tmp_path_factory.mktemp("templateflow")))
+        patch.setattr(socket.socket, "connect", refuse)
+        patch.setattr(socket, "getaddrinfo", refuse)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -111,11 +118,8 @@ def read_predictions(output, name):
 
 @pytest.fixture(scope="module")
 def age(call, tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    patch.setattr(rivals, "find_parcellation", lambda _space, _atlas: make_spheres())
     output = tmp_path_factory.mktemp("age") / "out"
     assert call(output, "--target", "age", "--site-column", "site") == 0
-    patch.undo()
     return output
 
 
@@ -124,6 +128,12 @@ def test_a_linear_probe_finds_the_age_that_is_planted(age):
     assert scores["the model"]["mae"] < 0.8 * scores["guess"]["mae"]
     assert scores["the model"]["r2"] > 0.2
     assert set(scores) == {"the model", "functional connectivity", "confounds only", "guess"}
+
+
+def test_the_regions_of_the_baseline_and_how_to_get_others_are_told(age):
+    report = (age / "finetune.html").read_text()
+    assert "Functional connectivity of Seitzman2018." in report
+    assert "--atlas Schaefer2018:200Parcels7Networks downloads it" in report
 
 
 def test_a_shuffled_target_stays_at_chance(call, tmp_path):

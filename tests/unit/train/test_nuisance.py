@@ -4,13 +4,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from neurostorm_bids.connectivity.regressors import read_regressors
 from neurostorm_bids.errors import DataError
 from neurostorm_bids.inputs import BoldRun, SourceDataset
-from neurostorm_bids.train.nuisance import (
-    read_mean_displacement,
-    read_regressors,
-    tabulate_nuisance,
-)
+from neurostorm_bids.train.nuisance import read_mean_displacement, tabulate_nuisance
 
 
 def write_confounds(path, **columns):

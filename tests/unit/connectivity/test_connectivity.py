@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import shutil
+import socket
+
 import nibabel as nib
 import numpy as np
 import pytest
 from nilearn.connectome import ConnectivityMeasure
 from nilearn.maskers import NiftiLabelsMasker, NiftiSpheresMasker
+from templateflow import api
 
-from neurostorm_bids.errors import MissingFileError
-from neurostorm_bids.train import connectivity
-from neurostorm_bids.train.connectivity import (
+from neurostorm_bids.connectivity import (
     find_parcellation,
     make_spheres,
+    measure,
     measure_connectivity,
 )
+from neurostorm_bids.errors import MissingFileError
 
 SPACE = "MNI152NLin6Asym"
 AFFINE = np.diag([-6.0, 6, 6, 1])
@@ -38,7 +42,7 @@ def folder(tmp_path_factory):
     return path
 
 
-def measure(folder, parcellation, **changes):
+def correlate(folder, parcellation, **changes):
     options = {
         "space": SPACE,
         "repetition_time_s": 2.0,
@@ -55,7 +59,7 @@ def as_matrix(values, n_regions):
 
 def test_regions_of_an_atlas_equal_those_of_nilearns_masker(folder):
     atlas = folder / f"tpl-{SPACE}_atlas.nii.gz"
-    found = measure(folder, find_parcellation(SPACE, atlas))
+    found = correlate(folder, find_parcellation(SPACE, atlas))
     masker = NiftiLabelsMasker(
         str(atlas),
         mask_img=str(folder / "mask.nii.gz"),
@@ -74,9 +78,9 @@ def test_regions_of_an_atlas_equal_those_of_nilearns_masker(folder):
 
 def test_spheres_equal_those_of_nilearns_masker(folder):
     spheres = make_spheres()
-    run = connectivity.open_volumes(folder / "bold.nii.gz")
-    labels = connectivity._place(spheres, run, SPACE)
-    signals = connectivity._average(run, labels.ravel(order="F"), len(spheres.names))
+    run = measure.open_volumes(folder / "bold.nii.gz")
+    labels = measure._place(spheres, run, SPACE)
+    signals = measure._average(run, labels.ravel(order="F"), len(spheres.names))
     chosen = [0, 50, 120, 299]
     for at in chosen:
         masker = NiftiSpheresMasker(
@@ -94,14 +98,53 @@ def test_spheres_need_no_download_and_cover_the_brain():
     assert set(spheres.radii_mm) == {4, 5}
 
 
-def test_without_an_atlas_at_hand_spheres_are_taken_and_that_is_told(monkeypatch):
-    def refuse(*_):
-        raise MissingFileError("no network")
+@pytest.fixture
+def home(monkeypatch, tmp_path):
+    """Return an empty folder of TemplateFlow; who asks the network fails."""
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path / "templateflow"))
+    folder = tmp_path / "templateflow" / f"tpl-{SPACE}"
+    folder.mkdir(parents=True)
 
-    monkeypatch.setattr(connectivity, "find_atlas", refuse)
+    def refuse(*_, **__):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    return folder
+
+
+@pytest.mark.parametrize("name", [None, "auto"])
+def test_without_an_atlas_on_this_machine_spheres_are_taken_and_that_is_told(home, name):
+    stub = f"tpl-{SPACE}_res-02_atlas-Schaefer2018_desc-200Parcels7Networks_dseg.nii.gz"
+    (home / stub).touch()  # as TemplateFlow leaves what it has not fetched
+    found = find_parcellation(SPACE, name)
+    assert (found.name, found.atlas) == ("Seitzman2018", None)
+    (note,) = found.notes
+    assert "nothing is downloaded that was not asked for" in note
+    assert "--atlas Schaefer2018:200Parcels7Networks downloads it" in note
+
+
+def test_an_atlas_on_this_machine_is_taken_without_asking_anybody(home, folder):
+    for res, desc in (("01", "200Parcels7Networks"), ("02", "200Parcels17Networks")):
+        name = f"tpl-{SPACE}_res-{res}_atlas-Schaefer2018_desc-{desc}_dseg.nii.gz"
+        shutil.copy(folder / f"tpl-{SPACE}_atlas.nii.gz", home / name)
     found = find_parcellation(SPACE)
-    assert found.name == "Seitzman2018"
-    assert found.notes == ("Schaefer2018:200 was not at hand; spheres were taken instead.",)
+    assert found.name == "Schaefer2018:200Parcels7Networks"
+    assert found.atlas.path.name.startswith(f"tpl-{SPACE}_res-01_")
+    assert len(found.names) == 6
+
+
+@pytest.mark.usefixtures("home")
+def test_spheres_can_be_asked_for_by_name():
+    assert find_parcellation(SPACE, "Seitzman2018").notes == ()
+
+
+@pytest.mark.usefixtures("home")
+def test_an_atlas_that_was_asked_for_and_cannot_be_had_is_an_error(monkeypatch):
+    def refuse(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(api, "get", refuse)
     with pytest.raises(MissingFileError, match="no network"):
         find_parcellation(SPACE, "Schaefer2018:100")
 
@@ -137,8 +180,8 @@ def test_turning_the_array_with_its_affine_changes_nothing(folder, tmp_path):
         make_spheres(),
         find_parcellation(SPACE, folder / f"tpl-{SPACE}_atlas.nii.gz"),
     ):
-        straight = measure(folder, parcellation).values
-        turned = measure(tmp_path, parcellation).values
+        straight = correlate(folder, parcellation).values
+        turned = correlate(tmp_path, parcellation).values
         np.testing.assert_allclose(turned, straight, atol=1e-5)
 
 
@@ -147,8 +190,8 @@ def test_regions_outside_the_mask_are_missing_and_zero(folder, tmp_path):
     mask[4:7] = 0
     nib.Nifti1Image(mask, AFFINE).to_filename(tmp_path / "mask.nii.gz")
     parcellation = find_parcellation(SPACE, folder / f"tpl-{SPACE}_atlas.nii.gz")
-    whole = measure(folder, parcellation)
-    part = measure(folder, parcellation, brain_mask=tmp_path / "mask.nii.gz")
+    whole = correlate(folder, parcellation)
+    part = correlate(folder, parcellation, brain_mask=tmp_path / "mask.nii.gz")
     assert part.n_missing == 1
     matrix = as_matrix(part.values, 6)
     np.testing.assert_array_equal(matrix[0], 0)

@@ -1,65 +1,32 @@
-"""Functional connectivity: the correlations between regions, the baseline every model must beat."""
+"""The connectivity of one run: mean signals of regions, freed of nuisance, correlated."""
 
 from __future__ import annotations
 
-import logging
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.spatial import KDTree
 
-from neurostorm_bids.errors import MissingFileError, UsageError
-from neurostorm_bids.grid.atlas import Atlas, find_atlas, place_on_grid
+from neurostorm_bids.connectivity.regressors import read_regressors
+from neurostorm_bids.grid.atlas import place_on_grid
 from neurostorm_bids.grid.brain import make_brain_mask, place_brain_mask, read_brain_mask
 from neurostorm_bids.grid.read import open_volumes
 from neurostorm_bids.grid.spec import MAX_REPETITION_TIME_S, GridSpec
-from neurostorm_bids.train.nuisance import read_regressors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from neurostorm_bids.connectivity.parcellation import Parcellation
     from neurostorm_bids.grid.read import Volumes
 
     Floats = NDArray[np.float64]
 
-logger = logging.getLogger(__name__)
-
-ATLAS = "Schaefer2018:200"
-"""Taken when it is on this machine or can be downloaded."""
-
 HIGH_PASS_HZ = 0.01
 
 _RELATIVE_ROUNDING = 1e-9
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Parcellation:
-    """Regions whose mean signals are correlated: of an atlas, or spheres.
-
-    Attributes
-    ----------
-    name : for tables and reports.
-    names : of the regions, in order.
-    atlas : an image; None for spheres.
-    centres_mm, radii_mm : shape (R, 3) and (R,), in MNI space; empty for an atlas.
-    notes : what to know about it, in sentences.
-    """
-
-    name: str
-    names: tuple[str, ...]
-    atlas: Atlas | None
-    centres_mm: Floats
-    radii_mm: Floats
-    notes: tuple[str, ...] = ()
-
-    @property
-    def n_pairs(self) -> int:
-        """How many correlations a run has."""
-        return len(self.names) * (len(self.names) - 1) // 2
 
 
 class Connectivity(NamedTuple):
@@ -69,66 +36,18 @@ class Connectivity(NamedTuple):
     ----------
     values : float32, shape (R * (R - 1) / 2,); Fisher's z of the correlations, the lower triangle
         row by row; 0 for a region that the run does not show.
-    n_missing : regions that the run does not show.
+    is_shown : (R,) whether the run shows the region.
     steps : what was done, in words.
     """
 
     values: NDArray[np.float32]
-    n_missing: int
+    is_shown: NDArray[np.bool_]
     steps: tuple[str, ...]
 
-
-def find_parcellation(space: str, name_or_path: str | Path | None = None) -> Parcellation:
-    """Find the regions for connectivity.
-
-    Parameters
-    ----------
-    space : standard space of the runs.
-    name_or_path : of an atlas; see `grid.atlas.find_atlas`. None takes Schaefer's 200 regions, or,
-        where these are not at hand, 300 spheres (Seitzman et al., NeuroImage 2020, 206:116290),
-        whose coordinates come with nilearn.
-
-    Raises
-    ------
-    UsageError, MissingFileError, DataError
-        If an atlas that was asked for cannot be had.
-    """
-    if name_or_path is not None:
-        return _wrap_atlas(find_atlas(name_or_path, space))
-    try:
-        return _wrap_atlas(find_atlas(ATLAS, space))
-    except (MissingFileError, UsageError) as err:
-        logger.info("No atlas %s in %s, spheres are taken: %s", ATLAS, space, err)
-        return make_spheres(notes=(f"{ATLAS} was not at hand; spheres were taken instead.",))
-
-
-def _wrap_atlas(atlas: Atlas) -> Parcellation:
-    return Parcellation(
-        name=atlas.name,
-        names=tuple(atlas.names[number] for number in sorted(atlas.names)),
-        atlas=atlas,
-        centres_mm=np.empty((0, 3)),
-        radii_mm=np.empty(0),
-        notes=atlas.warnings,
-    )
-
-
-def make_spheres(*, notes: tuple[str, ...] = ()) -> Parcellation:
-    """Return 300 spheres over cortex, subcortex and cerebellum, without any download."""
-    from nilearn.datasets import fetch_coords_seitzman_2018  # noqa: PLC0415 - seconds
-
-    fetched = fetch_coords_seitzman_2018(ordered_regions=False)
-    rois = fetched.rois
-    centres = np.array([[row["x"], row["y"], row["z"]] for row in rois.to_dict("records")])
-    networks = [str(network) for network in fetched.networks]
-    return Parcellation(
-        name="Seitzman2018",
-        names=tuple(f"{network}_{number}" for number, network in enumerate(networks, start=1)),
-        atlas=None,
-        centres_mm=centres.astype(np.float64),
-        radii_mm=np.asarray(fetched.radius, dtype=np.float64),
-        notes=notes,
-    )
+    @property
+    def n_missing(self) -> int:
+        """How many regions the run does not show."""
+        return int((~self.is_shown).sum())
 
 
 def measure_connectivity(
@@ -169,16 +88,16 @@ def measure_connectivity(
     if confounds is not None:
         regressors = read_regressors(confounds, n_volumes=run.n_volumes).signals
     spread, level = np.std(signals, axis=0), np.abs(signals).max(axis=0)
-    is_there = np.isfinite(spread) & (spread > _RELATIVE_ROUNDING * level)
+    is_shown = np.isfinite(spread) & (spread > _RELATIVE_ROUNDING * level)
     steps.append(
         f"trend, drifts below {HIGH_PASS_HZ:g} Hz and {regressors.shape[1]} regressors removed"
     )
-    cleaned = _clean(signals[:, is_there], regressors, repetition_time_s)
-    matrix = np.zeros((len(is_there), len(is_there)))
-    matrix[np.ix_(is_there, is_there)] = _correlate(cleaned)
-    rows, columns = np.tril_indices(len(is_there), k=-1)
+    cleaned = _clean(signals[:, is_shown], regressors, repetition_time_s)
+    matrix = np.zeros((len(is_shown), len(is_shown)))
+    matrix[np.ix_(is_shown, is_shown)] = _correlate(cleaned)
+    rows, columns = np.tril_indices(len(is_shown), k=-1)
     values = np.arctanh(np.clip(matrix[rows, columns], -0.9999999, 0.9999999))
-    return Connectivity(values.astype(np.float32), int((~is_there).sum()), tuple(steps))
+    return Connectivity(values.astype(np.float32), is_shown, tuple(steps))
 
 
 def _as_grid(run: Volumes, space: str) -> GridSpec:

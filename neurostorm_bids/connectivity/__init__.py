@@ -1,0 +1,18 @@
+"""Functional connectivity: the correlations between regions, the baseline every model must beat."""
+
+from neurostorm_bids.connectivity.measure import Connectivity, measure_connectivity
+from neurostorm_bids.connectivity.parcellation import (
+    AUTO,
+    Parcellation,
+    find_parcellation,
+    make_spheres,
+)
+
+__all__ = [
+    "AUTO",
+    "Connectivity",
+    "Parcellation",
+    "find_parcellation",
+    "make_spheres",
+    "measure_connectivity",
+]
