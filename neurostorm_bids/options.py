@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from neurostorm_bids.errors import UsageError
-from neurostorm_bids.inputs import Selection
+from neurostorm_bids.inputs import Cleaning, Selection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +60,8 @@ class ParticipantOptions:
     models : paths, catalogue names or ``hf://`` addresses.
     derivatives : further fMRIPrep folders, by name.
     selection : which participants, sessions, tasks, runs and space.
+    cleaning : what is done to a run before it is read.
+    skip_bids_validation : pass over odd descriptions of datasets.
     target_scales : mean and SD of regression targets that a model file does not hold.
     device : ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     batch_size : clips at once; None chooses.
@@ -75,6 +77,8 @@ class ParticipantOptions:
     models: tuple[str, ...] = ()
     derivatives: tuple[tuple[str, Path], ...] = ()
     selection: Selection = field(default_factory=Selection)
+    cleaning: Cleaning = field(default_factory=Cleaning)
+    skip_bids_validation: bool = False
     target_scales: tuple[TargetScale, ...] = ()
     device: str = "auto"
     batch_size: int | None = None

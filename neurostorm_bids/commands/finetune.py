@@ -12,6 +12,7 @@ from neurostorm_bids.commands.shared import (
     named_path,
     parse_batch_size,
     print_plan,
+    take_cleaning,
     take_selection,
 )
 from neurostorm_bids.commands.training import (
@@ -164,6 +165,7 @@ def run(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parame
     )
     options = FinetuneOptions(
         selection=take_selection(given),
+        cleaning=take_cleaning(given),
         derivatives=tuple(named_path(value) for value in given.pop("derivatives")),
         model=models[0],
         target=targets[0],

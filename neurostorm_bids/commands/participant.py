@@ -10,6 +10,7 @@ from neurostorm_bids.commands.shared import (
     named_path,
     parse_batch_size,
     print_plan,
+    take_cleaning,
     take_selection,
 )
 
@@ -53,6 +54,7 @@ def run(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parame
 
     options = ParticipantOptions(
         selection=take_selection(given),
+        cleaning=take_cleaning(given),
         derivatives=tuple(named_path(value) for value in given.pop("derivatives")),
         target_scales=tuple(TargetScale.parse(value) for value in given.pop("target_scales")),
         batch_size=parse_batch_size(given.pop("batch_size")),

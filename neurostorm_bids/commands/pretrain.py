@@ -13,6 +13,7 @@ from neurostorm_bids.commands.shared import (
     named_path,
     parse_batch_size,
     print_plan,
+    take_cleaning,
     take_selection,
 )
 from neurostorm_bids.commands.training import default_of, take_train_options
@@ -153,6 +154,7 @@ def run(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parame
     train = take_train_options(given, batch_size=parse_batch_size(given.pop("batch_size")))
     options = PretrainOptions(
         selection=take_selection(given),
+        cleaning=take_cleaning(given),
         derivatives=tuple(named_path(value) for value in given.pop("derivatives")),
         model=models[0] if models else None,
         sampling_weights=tuple(_named_weight(value) for value in given.pop("sampling_weights")),

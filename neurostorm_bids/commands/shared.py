@@ -11,7 +11,7 @@ from neurostorm_bids.commands.levels import LevelOption
 from neurostorm_bids.errors import UsageError
 
 if TYPE_CHECKING:
-    from neurostorm_bids.inputs import Discovery, Selection
+    from neurostorm_bids.inputs import Cleaning, Discovery, Selection
 
 COMPUTING = ("participant", "pretrain", "finetune")
 COUNT = click.IntRange(min=1)
@@ -39,7 +39,49 @@ OPTIONS: list[click.Parameter] = [
     labels("--run-id", "run_ids", metavar="INDEX ...", text="Only these runs."),
     LevelOption(
         ["--space"],
-        help="Standard space to read, such as MNI152NLin6Asym.  [default: the model's own]",
+        metavar="NAME[:res-LABEL]",
+        help="Standard space to read, such as MNI152NLin6Asym or MNI152NLin6Asym:res-2.  "
+        "[default: the model's own, with voxels nearest in size to the model's]",
+    ),
+    LevelOption(
+        ["--denoise"],
+        metavar="STRATEGY|JSON",
+        help="Regress confounds out of each voxel's series before it is scaled, its mean kept: "
+        "simple, scrubbing, compcor or ica_aroma of nilearn, or the arguments of its "
+        "load_confounds as JSON, or a file of these.  [default: none]",
+        levels=COMPUTING,
+    ),
+    LevelOption(
+        ["--fd-threshold"],
+        type=float,
+        metavar="MM",
+        help="Censor volumes that moved more than this (framewise displacement). Clips with more "
+        "than 20 % of such volumes are not read.",
+        levels=COMPUTING,
+    ),
+    LevelOption(
+        ["--dummy-scans"],
+        default="0",
+        show_default=True,
+        metavar="N|auto",
+        help="Volumes to drop at the beginning of each run; auto: those that the confounds mark as "
+        "not in steady state. Onsets still count from the run's own first volume.",
+        levels=COMPUTING,
+    ),
+    LevelOption(
+        ["--warp"],
+        type=click.Choice(["auto", "download", "off"]),
+        default="auto",
+        show_default=True,
+        help="Warp runs that are in another MNI space than the model's with TemplateFlow's "
+        "transform: where it is on this machine (auto), downloading it if need be, or never.",
+        levels=COMPUTING,
+    ),
+    LevelOption(
+        ["--skip-bids-validation"],
+        is_flag=True,
+        help="Pass over a dataset_description.json that is damaged or not as BIDS has it.",
+        levels=COMPUTING,
     ),
     LevelOption(
         ["--bids-filter-file"],
@@ -114,6 +156,18 @@ def take_selection(given: dict[str, Any]) -> Selection:
         run_ids=given.pop("run_ids"),
         space=given.pop("space"),
         filter_file=given.pop("bids_filter_file"),
+    )
+
+
+def take_cleaning(given: dict[str, Any]) -> Cleaning:
+    """Take what is to be done to the runs out of click's parameters."""
+    from neurostorm_bids.inputs.cleaning import Cleaning, parse_denoise, parse_dummy_scans
+
+    return Cleaning(
+        denoise=parse_denoise(given.pop("denoise")),
+        dummy_scans=parse_dummy_scans(given.pop("dummy_scans")),
+        fd_threshold_mm=given.pop("fd_threshold"),
+        warp=given.pop("warp"),
     )
 
 

@@ -13,7 +13,7 @@ from neurostorm_bids.derivatives.tables import make_column_names
 from neurostorm_bids.errors import DataError
 from neurostorm_bids.inputs.declarations import parse_number
 from neurostorm_bids.inputs.files import list_names, read_json_object
-from neurostorm_bids.inputs.names import join_entities, natural_key, parse_name
+from neurostorm_bids.inputs.names import join_entities, natural_key, parse_name, read_name
 from neurostorm_bids.inputs.scan import DESCRIPTIONS, find_func_folders
 from neurostorm_bids.inputs.tsv import read_tsv
 from neurostorm_bids.model.config import TargetSpec
@@ -147,7 +147,7 @@ def read_result(table: Path, name: BidsName, *, root: Path) -> Result:
     sidecar = read_json_object(sidecar_path, dataset_root=root)
     kind: Kind = "embedding" if name.suffix == "embedding" else "predictions"
     source = _find_source(sidecar)
-    bold = None if source is None else parse_name(source.path.rpartition("/")[2])
+    bold = None if source is None else read_name(source.path.rpartition("/")[2])
     entities = {key: value for key, value in name.entities.items() if key != "desc"}
     if bold is not None and bold.entities.get("sub") == entities.get("sub"):
         entities = dict(bold.entities)

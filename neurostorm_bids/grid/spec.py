@@ -120,6 +120,11 @@ class GridSpec:
         return x, y, z
 
     @property
+    def side_mm(self) -> float:
+        """Side of a cube of a voxel's volume."""
+        return float(abs(np.linalg.det(self.affine_matrix[:3, :3])) ** (1 / 3))
+
+    @property
     def label(self) -> str:
         """Voxel size as a BIDS ``res-`` label, letters and digits only: ``2mm``, ``1p5x2x2mm``."""
         sides = [f"{side:.4g}".replace(".", "p") for side in self.voxel_size_mm]

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from neurostorm_bids.errors import DatasetError, MissingFileError, UserError
 from neurostorm_bids.inputs import SourceDataset, find_datasets
 from neurostorm_bids.inputs.files import list_names, read_json_object
-from neurostorm_bids.inputs.names import parse_name
+from neurostorm_bids.inputs.names import read_name
 from neurostorm_bids.inputs.scan import Candidate
 from neurostorm_bids.inputs.tables import list_table_roots
 from neurostorm_bids.train.nuisance import read_mean_displacement
@@ -66,7 +66,7 @@ def find_confounds(result: Result, sources: Sources) -> Path | None:
     if dataset is None or result.source is None:
         return None
     path = PurePosixPath(result.source.path)
-    name = parse_name(path.name)
+    name = read_name(path.name)
     if name is None or path.is_absolute() or ".." in path.parts:
         return None
     folder = dataset.path / path.parent

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import re
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from neurostorm_bids.errors import DatasetError, MissingFileError, UsageError
+from neurostorm_bids.errors import DatasetError, MissingFileError, UsageError, UserError
 from neurostorm_bids.inputs.files import list_names, read_json_object
-from neurostorm_bids.inputs.names import parse_name
+from neurostorm_bids.inputs.names import read_name
+from neurostorm_bids.inputs.places import MAX_DEPTH, explain_absent, list_absent, search_below
 from neurostorm_bids.inputs.queries import count_raw_bold
 from neurostorm_bids.inputs.records import SourceDataset
 from neurostorm_bids.inputs.scan import find_func_folders, list_participants
@@ -24,17 +26,21 @@ _DESCRIPTION = "dataset_description.json"
 _URI_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*")
 
 
-def find_datasets(bids_dir: Path, derivatives: Mapping[str, Path]) -> list[SourceDataset]:
+def find_datasets(
+    bids_dir: Path, derivatives: Mapping[str, Path], *, is_checked: bool = True
+) -> list[SourceDataset]:
     """Find the folders of derivatives to read BOLD runs from.
 
     ``bids_dir`` may itself be such a folder (``sub-*``, or ``fmriprep/sub-*`` as fMRIPrep wrote
     before version 21), or a raw dataset. Of a raw dataset, ``derivatives`` are read if there are
-    any, else its own ``derivatives/fmriprep*``.
+    any, else its own ``derivatives/fmriprep*``, else the one other folder in ``derivatives`` that
+    has preprocessed BOLD. Of any other folder, the one such folder below it is read.
 
     Parameters
     ----------
     bids_dir : the folder that the user named.
     derivatives : further folders by name; the names become keys of BIDS URIs.
+    is_checked : refuse descriptions that are not as BIDS wants them; a missing one is a warning.
 
     Returns
     -------
@@ -42,29 +48,39 @@ def find_datasets(bids_dir: Path, derivatives: Mapping[str, Path]) -> list[Sourc
 
     Raises
     ------
-    DatasetError : a folder is absent or holds no dataset, or its description is broken.
-    MissingFileError : ``bids_dir`` is a raw dataset and nobody preprocessed it, so far.
+    DatasetError : a folder is absent or holds no dataset or several, or its description is broken.
+    MissingFileError : ``bids_dir`` is a raw dataset and nobody preprocessed it, so far; or it was
+        not fetched.
     UsageError : a name cannot stand in a BIDS URI.
     """
     root = bids_dir.absolute()
     if not root.is_dir():
+        if root.is_symlink():
+            list_names(root)  # says how to fetch it
         msg = f"Expected a BIDS folder, found {'a file' if root.exists() else 'nothing'} at {root}."
         raise DatasetError(msg)
-    named = [_open_named(name, path.absolute()) for name, path in derivatives.items()]
+    given = {name: path.absolute() for name, path in derivatives.items()}
+    named = [_open_named(name, path, is_checked=is_checked) for name, path in given.items()]
     own = _find_participants(root)
-    if own is not None and _holds_derivatives(own):
-        found = [_open(own), *named]
+    if own is not None and _holds_derivatives(own, is_checked=is_checked):
+        found = [_open(own, is_checked=is_checked), *named]
     else:
-        found = named or [_open(folder) for folder in _find_fmriprep(root)]
-    if not found and own is not None:
+        found = named or [
+            _open(folder, is_checked=is_checked) for folder in _find_derivatives(root)
+        ]
+    if found:
+        return _name_apart(found)
+    absent = list_absent(root)
+    if absent:
+        raise MissingFileError(explain_absent(absent, root=root))
+    if own is not None:
         raise MissingFileError(explain_raw(own))
-    if not found:
-        msg = (
-            f"No dataset in {root}. Looked for sub-* folders there, in {root / 'fmriprep'} and in "
-            f"{root / 'derivatives' / 'fmriprep*'}. Give fMRIPrep's output folder, or -d NAME=PATH."
-        )
-        raise DatasetError(msg)
-    return _name_apart(found)
+    msg = (
+        f"No dataset in {root}. Looked for sub-* folders there, in {root / 'fmriprep'}, in "
+        f"{root / 'derivatives' / 'fmriprep*'} and, with preprocessed BOLD in an MNI152 space, "
+        f"{MAX_DEPTH} levels below. Give fMRIPrep's output folder, or -d NAME=PATH."
+    )
+    raise DatasetError(msg)
 
 
 def explain_raw(root: Path) -> str:
@@ -80,7 +96,25 @@ def explain_raw(root: Path) -> str:
     )
 
 
-def _open_named(name: str, path: Path) -> SourceDataset:
+def _find_derivatives(root: Path) -> list[Path]:
+    """Find derivatives inside a raw dataset, or the one folder of them below any other folder."""
+    found = _find_fmriprep(root)
+    if found:
+        return found
+    below = [folder for folder in search_below(root) if folder != root]
+    if len(below) > 1:
+        listed = "".join(f"\n  {folder}" for folder in below)
+        msg = (
+            f"{root} is no folder of derivatives, and several with preprocessed BOLD lie below it:"
+            f"{listed}\nName one of them in place of {root}, or some with -d NAME=PATH."
+        )
+        raise DatasetError(msg)
+    for folder in below:
+        logger.warning("%s is no folder of derivatives; %s in it is read.", root, folder)
+    return below
+
+
+def _open_named(name: str, path: Path, *, is_checked: bool) -> SourceDataset:
     if _URI_NAME.fullmatch(name) is None:
         msg = f"Expected a name of letters, digits and . _ - in -d NAME=PATH, found {name!r}."
         raise UsageError(msg)
@@ -88,23 +122,54 @@ def _open_named(name: str, path: Path) -> SourceDataset:
     if folder is None:
         msg = f"No dataset for -d {name}={path}. Looked for sub-* folders there and in fmriprep/."
         raise DatasetError(msg)
-    return _open(folder, name=name)
+    return _open(folder, name=name, is_checked=is_checked)
 
 
-def _open(folder: Path, *, name: str | None = None) -> SourceDataset:
-    description = _read_description(folder)
+def _open(folder: Path, *, name: str | None = None, is_checked: bool) -> SourceDataset:
+    description = _read_description(folder, is_checked=is_checked)
     if not description:
         logger.warning("%s has no %s; it is read as derivatives.", folder, _DESCRIPTION)
+    elif is_checked:
+        _check_description(description, folder)
+    raw = folder.parent.parent if folder.parent.name == "derivatives" else None
     return SourceDataset(
-        name=name or _derive_name(description, folder), path=folder, description=description
+        name=name or _derive_name(description, folder),
+        path=folder,
+        description=description,
+        raw=raw if raw is not None and list_participants(raw) else None,
     )
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
+def _read_description(folder: Path, *, is_checked: bool) -> dict[str, Any]:
     path = folder / _DESCRIPTION
     if not path.is_symlink() and not path.exists():
         return {}
-    return read_json_object(path, dataset_root=folder, error=DatasetError)
+    try:
+        return read_json_object(path, dataset_root=folder, error=DatasetError)
+    except UserError as err:
+        if is_checked:
+            raise
+        logger.warning("%s The dataset is read without it.", err)
+        return {}
+
+
+def _check_description(description: Mapping[str, Any], folder: Path) -> None:
+    """Check the fields that BIDS asks of every dataset, and that must not be misread."""
+    problems = [
+        f"{key} is {description[key]!r:.60}" if key in description else f"there is no {key}"
+        for key in ("Name", "BIDSVersion")
+        if not (isinstance(description.get(key), str) and description[key])
+    ]
+    kind = description.get("DatasetType", "derivative")
+    if kind not in {"raw", "derivative", "study"}:
+        problems.append(f"DatasetType is {kind!r:.60}")
+    if problems:
+        msg = (
+            f"{folder / _DESCRIPTION} is not as BIDS has it: {', '.join(problems)}. Expected Name "
+            "and BIDSVersion as text, and raw or derivative as DatasetType. Correct it, or pass "
+            "over it with --skip-bids-validation."
+        )
+        raise DatasetError(msg)
 
 
 def _find_participants(folder: Path) -> Path | None:
@@ -124,26 +189,31 @@ def _find_fmriprep(root: Path) -> list[Path]:
     return [folder for folder in found if folder is not None]
 
 
-def _holds_derivatives(folder: Path) -> bool:
+def _holds_derivatives(folder: Path, *, is_checked: bool) -> bool:
     """Tell derivatives from raw data, by the description or, if it does not say, by a file name."""
-    description = _read_description(folder)
+    description = _read_description(folder, is_checked=is_checked)
     kind = description.get("DatasetType")
     if kind is not None:
         return bool(kind == "derivative")
     if not description:
-        return not _find_fmriprep(folder)
+        return not _find_fmriprep(folder) and not _holds_raw(folder)
     if "GeneratedBy" in description or "PipelineDescription" in description:
         return True
     return _first_bold_is_preprocessed(folder)
+
+
+def _holds_raw(folder: Path) -> bool:
+    """Tell raw data that nobody described from derivatives, where others lie below them."""
+    return not _first_bold_is_preprocessed(folder) and bool(search_below(folder))
 
 
 def _first_bold_is_preprocessed(folder: Path) -> bool:
     for participant in list_participants(folder).values():
         for func in find_func_folders(participant).values():
             for name in list_names(func):
-                parts = parse_name(name)
+                parts = read_name(name)
                 if parts and parts.suffix == "bold" and parts.extension in {".nii", ".nii.gz"}:
-                    return "desc" in parts.entities
+                    return not {"desc", "space"}.isdisjoint(parts.entities)
     return False
 
 
@@ -168,5 +238,5 @@ def _name_apart(datasets: list[SourceDataset]) -> list[SourceDataset]:
         while name in apart:
             count += 1
             name = f"{dataset.name}{count}"
-        apart[name] = SourceDataset(name=name, path=dataset.path, description=dataset.description)
+        apart[name] = replace(dataset, name=name)
     return list(apart.values())

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 MAX_JSON_BYTES = 10_000_000
 
+_POINTER = b"/annex/objects/"
+_MAX_POINTER_BYTES = 32 * 1024
+
 
 def list_names(folder: Path) -> list[str]:
     """List the names in a folder in natural order, touching none of the files; [] if it is a file.
@@ -52,7 +55,18 @@ def check_readable(path: Path, *, dataset_root: Path | None = None) -> int:
     if not stat.S_ISREG(status.st_mode):
         msg = f"Expected a file, found a folder or a device: {path}. Remove or rename it."
         raise DataError(msg)
+    if 0 < status.st_size <= _MAX_POINTER_BYTES and _is_pointer(path):
+        raise _missing(path, dataset_root)
     return status.st_size
+
+
+def _is_pointer(path: Path) -> bool:
+    """Tell whether a file only names its content, as git-annex writes it into unlocked trees."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_POINTER)) == _POINTER
+    except OSError as err:
+        raise _refused(path, err) from err
 
 
 def _refused(path: Path, err: OSError) -> ReadError:
@@ -60,11 +74,11 @@ def _refused(path: Path, err: OSError) -> ReadError:
 
 
 def _missing(path: Path, dataset_root: Path | None) -> MissingFileError:
-    if not path.is_symlink():
+    if not path.is_symlink() and not path.exists():
         return MissingFileError(f"Expected {path}, found nothing there.")
     root = shlex.quote(str(dataset_root or path.parent))
     return MissingFileError(
-        f"{path} is a link to content that is not on this machine. "
+        f"{path} was not fetched: it only points to content that is not on this machine. "
         f"Fetch it with: datalad get -d {root} {shlex.quote(str(path))}"
     )
 

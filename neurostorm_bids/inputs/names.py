@@ -14,6 +14,17 @@ SESSION_FOLDER = re.compile(rf"ses-(?P<label>{LABEL})")
 _NAME = re.compile(
     rf"(?P<entities>(?:[a-z]+-{LABEL}_)*)(?P<suffix>[0-9A-Za-z]+)(?P<extension>(?:\.[0-9A-Za-z]+)+)"
 )
+# fMRIPrep 1.x: sub-01_task-rest_bold_space-X[_variant-Y]_preproc.nii.gz, ..._brainmask.nii.gz and
+# ..._bold_confounds.tsv.
+_OLD_NAME = re.compile(
+    rf"(?P<run>(?:[a-z]+-{LABEL}_)+)bold_(?P<image>(?:[a-z]+-{LABEL}_)*)"
+    r"(?P<suffix>preproc|brainmask|confounds)(?P<extension>(?:\.[0-9A-Za-z]+)+)"
+)
+_OLD_SUFFIXES = {
+    "preproc": ("preproc", "bold"),
+    "brainmask": ("brain", "mask"),
+    "confounds": ("confounds", "timeseries"),
+}
 
 
 class BidsName(NamedTuple):
@@ -34,6 +45,25 @@ def parse_name(name: str) -> BidsName | None:
     if len(entities) < len(pairs):
         return None
     return BidsName(entities=entities, suffix=match["suffix"], extension=match["extension"])
+
+
+def read_name(name: str) -> BidsName | None:
+    """Take a file name apart as `parse_name` does; names of fMRIPrep 1.x become those of today.
+
+    ``sub-01_task-rest_bold_space-X_preproc.nii.gz`` is read as
+    ``sub-01_task-rest_space-X_desc-preproc_bold.nii.gz``. A ``variant-`` is what the series is
+    described by: ``variant-smoothAROMAnonaggr`` becomes the ``desc-``.
+    """
+    match = _OLD_NAME.fullmatch(name)
+    if match is None:
+        return parse_name(name)
+    desc, suffix = _OLD_SUFFIXES[match["suffix"]]
+    parts = parse_name(f"{match['run']}{match['image']}{suffix}{match['extension']}")
+    if parts is None:
+        return None
+    entities = dict(parts.entities)
+    entities["desc"] = entities.pop("variant", desc)
+    return parts._replace(entities=entities)
 
 
 def join_entities(entities: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from neurostorm_bids.errors import DatasetError, UsageError
 from neurostorm_bids.inputs.files import read_json_object
-from neurostorm_bids.inputs.names import LABEL
+from neurostorm_bids.inputs.names import LABEL, is_same_index
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -77,6 +77,23 @@ def find_filtered(root: Path, participants: Collection[str], filters: Filters) -
         query[key] = [special.get(one, one) for one in values]
     layout = _index(root, rf"sub-(?:{'|'.join(map(re.escape, participants))})")
     return _relative_paths(layout, root, query)
+
+
+def passes_filters(name: str, filters: Filters) -> bool:
+    """Tell whether a file of a given BIDS name passes filters, whatever it is called on disk."""
+    from bids.layout import parse_file_entities  # noqa: PLC0415 (slow to import, rarely needed)
+
+    found = parse_file_entities(f"/func/{name}", config=["bids", "derivatives"])
+
+    def agrees(key: str, wanted: FilterValue) -> bool:
+        if wanted is None or wanted == "*":
+            return (key in found) == (wanted is not None)
+        return key in found and is_same_index(str(found[key]), str(wanted))
+
+    return all(
+        any(agrees(key, one) for one in (value if isinstance(value, list) else [value]))
+        for key, value in filters.items()
+    )
 
 
 def count_raw_bold(root: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from neurostorm_bids.inputs.cleaning import Cleaning
 from neurostorm_bids.inputs.names import join_entities
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ class SourceDataset:
     name : the dataset's key in ``bids:<name>:`` URIs: letters, digits, ``-``, ``_`` and ``.``.
     path : the folder that holds ``sub-*``, absolute.
     description : the contents of its ``dataset_description.json``; empty if there is none.
+    raw : the dataset that these derivatives lie in, if they do; for sidecars they lack.
     """
 
     name: str
     path: Path
     description: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    raw: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,7 @@ class BoldRun:
     confounds : the table of confounds of the run, or None.
     dataset : where the file was found.
     warnings : to be repeated in the log, the sidecar and the report.
+    cleaning : what is to be done to the series before it is read.
     """
 
     path: Path
@@ -54,6 +58,7 @@ class BoldRun:
     confounds: Path | None
     dataset: SourceDataset
     warnings: tuple[str, ...] = ()
+    cleaning: Cleaning = field(default_factory=Cleaning)
 
     @property
     def participant(self) -> str:

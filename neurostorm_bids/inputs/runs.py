@@ -8,9 +8,11 @@ import shlex
 from typing import TYPE_CHECKING
 
 from neurostorm_bids.errors import DatasetError, MissingFileError, SelectionError, UserError
+from neurostorm_bids.inputs.cleaning import Cleaning
 from neurostorm_bids.inputs.files import check_readable
-from neurostorm_bids.inputs.names import natural_key
-from neurostorm_bids.inputs.queries import find_filtered, read_filter_file
+from neurostorm_bids.inputs.names import join_entities, natural_key, parse_name
+from neurostorm_bids.inputs.places import check_fetched
+from neurostorm_bids.inputs.queries import find_filtered, passes_filters, read_filter_file
 from neurostorm_bids.inputs.records import BoldRun, Discovery, LeftOut, Unusable
 from neurostorm_bids.inputs.scan import list_participants, scan_participant
 from neurostorm_bids.inputs.selection import (
@@ -39,6 +41,8 @@ def find_bold_runs(
     selection: Selection,
     *,
     preferred_spaces: Sequence[str],
+    voxel_size_mm: float | None = None,
+    cleaning: Cleaning | None = None,
 ) -> Discovery:
     """Find the BOLD runs of the chosen participants, one file for each series.
 
@@ -49,6 +53,9 @@ def find_bold_runs(
     datasets : where to look; if two hold the same series, the first is read.
     selection : which participants, sessions, tasks, runs and space.
     preferred_spaces : the model's order of preference, used where ``selection`` names no space.
+    voxel_size_mm : side of the model's voxels, nearest to which a resolution is chosen; None does
+        not look into any file.
+    cleaning : what is to be done to the runs; nothing if None.
 
     Raises
     ------
@@ -67,8 +74,13 @@ def find_bold_runs(
     candidates, left_out, unusable = _scan(folders, participants)
     if not candidates and not unusable:
         raise MissingFileError(_explain_no_bold(datasets, participants))
-    reasons = _explain_left_out(
-        candidates, selection, filters, datasets=datasets, preferred_spaces=preferred_spaces
+    reasons = _explain_left_out(candidates, selection, filters)
+    rest = [candidate for candidate in candidates if candidate.path not in reasons]
+    reasons |= explain_choice(
+        rest,
+        preferred_spaces=preferred_spaces,
+        dataset_names=[dataset.name for dataset in datasets],
+        voxel_size_mm=voxel_size_mm,
     )
     left_out += [LeftOut(path, reason) for path, reason in reasons.items()]
     chosen = [candidate for candidate in candidates if candidate.path not in reasons]
@@ -79,7 +91,7 @@ def find_bold_runs(
     list_folder = functools.cache(list_sidecars)
     for candidate in chosen:
         try:
-            runs.append(_complete(candidate, list_folder))
+            runs.append(_complete(candidate, list_folder, cleaning or Cleaning()))
         except UserError as err:
             unusable.append(Unusable(candidate.path, candidate.participant, err))
     logger.debug("%d runs, %d left out, %d unusable", len(runs), len(left_out), len(unusable))
@@ -115,6 +127,7 @@ def _scan(
             if label not in labels:
                 continue
             try:
+                check_fetched(labels[label], dataset_root=dataset.path)
                 scan = scan_participant(labels[label], dataset)
             except UserError as err:
                 unusable.append(Unusable(labels[label], label, err))
@@ -132,11 +145,8 @@ def _explain_left_out(
     candidates: Sequence[Candidate],
     selection: Selection,
     filters: Filters | None,
-    *,
-    datasets: Sequence[SourceDataset],
-    preferred_spaces: Sequence[str],
 ) -> dict[Path, str]:
-    """Say of each candidate that is not chosen why: labels first, then filters, then its grid."""
+    """Say of each candidate that was not asked for why: labels first, then filters."""
     reasons: dict[Path, str] = {}
     for candidate in candidates:
         reason = explain_labels(candidate.entities, selection)
@@ -146,9 +156,7 @@ def _explain_left_out(
         rest = [candidate for candidate in candidates if candidate.path not in reasons]
         for path in _find_filtered_out(rest, filters):
             reasons[path] = f"the filters in {selection.filter_file} leave it out"
-    rest = [candidate for candidate in candidates if candidate.path not in reasons]
-    names = [dataset.name for dataset in datasets]
-    return reasons | explain_choice(rest, preferred_spaces=preferred_spaces, dataset_names=names)
+    return reasons
 
 
 def _find_filtered_out(candidates: Sequence[Candidate], filters: Filters) -> set[Path]:
@@ -156,14 +164,22 @@ def _find_filtered_out(candidates: Sequence[Candidate], filters: Filters) -> set
     for candidate in candidates:
         by_root.setdefault(candidate.dataset.path, []).append(candidate)
     found: set[Path] = set()
-    for root, there in by_root.items():
+    for root, of_all_names in by_root.items():
+        there = [one for one in of_all_names if parse_name(one.path.name) is not None]
+        for candidate in of_all_names:
+            name = candidate.name
+            today = f"{join_entities(name.entities)}_{name.suffix}{name.extension}"
+            if candidate not in there and not passes_filters(today, filters):
+                found.add(candidate.path)
         passed = find_filtered(root, {candidate.participant for candidate in there}, filters)
         paths = {candidate.path for candidate in there}
         found |= {path for path in paths if path.relative_to(root).as_posix() not in passed}
     return found
 
 
-def _complete(candidate: Candidate, list_folder: Callable[[Path], Sequence[Sidecar]]) -> BoldRun:
+def _complete(
+    candidate: Candidate, list_folder: Callable[[Path], Sequence[Sidecar]], cleaning: Cleaning
+) -> BoldRun:
     """Look up what belongs to a BOLD file: sidecars, mask, confounds.
 
     Raises
@@ -172,6 +188,8 @@ def _complete(candidate: Candidate, list_folder: Callable[[Path], Sequence[Sidec
     """
     root = candidate.dataset.path
     check_readable(candidate.path, dataset_root=root)
+    if candidate.is_denoised:
+        cleaning.check_denoised(candidate.path.name)
     brain_mask, confounds = candidate.find_brain_mask(), candidate.find_confounds()
     if brain_mask is not None:
         check_readable(brain_mask, dataset_root=root)
@@ -180,19 +198,31 @@ def _complete(candidate: Candidate, list_folder: Callable[[Path], Sequence[Sidec
         try:
             check_readable(confounds, dataset_root=root)
         except UserError as err:
+            if cleaning.needs_confounds:
+                raise
             warnings.append(f"The confounds cannot be read. {err}")
             confounds = None
+    if confounds is None and cleaning.needs_confounds:
+        raise MissingFileError(
+            f"No table of confounds for {candidate.path.name}, which "
+            f"{' and '.join(cleaning.list_options())} need. Expected "
+            f"*_desc-confounds_timeseries.tsv beside it. Fetch it, or leave the option out."
+        )
     return BoldRun(
         path=candidate.path,
         entities=candidate.entities,
         space=candidate.entities["space"],
         repetition_time_s=read_repetition_time(
-            candidate.path, dataset_root=root, list_folder=list_folder
+            candidate.path,
+            dataset_root=root,
+            raw_root=candidate.dataset.raw,
+            list_folder=list_folder,
         ),
         brain_mask=brain_mask,
         confounds=confounds,
         dataset=candidate.dataset,
         warnings=tuple(warnings),
+        cleaning=cleaning,
     )
 
 

@@ -10,7 +10,7 @@ from neurostorm_bids.inputs.names import (
     SESSION_FOLDER,
     BidsName,
     join_entities,
-    parse_name,
+    read_name,
 )
 from neurostorm_bids.inputs.records import LeftOut
 
@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 
     from neurostorm_bids.inputs.records import SourceDataset
 
-DESCRIPTIONS = ("preproc", "denoised")
+DESCRIPTIONS = ("preproc", "denoised", "denoisedSmoothed")
+DENOISED = DESCRIPTIONS[1:]
 _IMAGE_ENTITIES = {"space", "cohort", "res", "den", "label", "desc"}
 _EXTENSIONS = (".nii.gz", ".nii")
 
 
 class Candidate(NamedTuple):
-    """A preprocessed BOLD file in a standard space, with the names that lie beside it."""
+    """A preprocessed BOLD file in a standard space, with the names that lie beside it.
+
+    The name is that of today, also where the file has one of fMRIPrep 1.x.
+    """
 
     path: Path
     name: BidsName
@@ -43,16 +47,45 @@ class Candidate(NamedTuple):
         """The participant's label, without ``sub-``."""
         return self.name.entities["sub"]
 
+    @property
+    def is_denoised(self) -> bool:
+        """Whether another program, such as XCP-D, has taken nuisance signals out already."""
+        return self.entities.get("desc") in DENOISED
+
     def find_brain_mask(self) -> Path | None:
         """Find the mask with the same entities; in another space or resolution it is no use."""
         stem = join_entities({**self.entities, "desc": "brain"})
-        return self._find_sibling(*(f"{stem}_mask{extension}" for extension in _EXTENSIONS))
+        image = join_entities(self._pick(of_image=True))
+        old = f"{join_entities(self._pick(of_image=False))}_bold_{image}_brainmask"
+        return self._find_sibling(
+            *(f"{name}{extension}" for name in (f"{stem}_mask", old) for extension in _EXTENSIONS)
+        )
 
     def find_confounds(self) -> Path | None:
-        """Find the run's table of confounds, under its name of today or that of before 20.2."""
-        of_run = {key: self.entities[key] for key in self.entities if key not in _IMAGE_ENTITIES}
-        stem = join_entities({**of_run, "desc": "confounds"})
-        return self._find_sibling(f"{stem}_timeseries.tsv", f"{stem}_regressors.tsv")
+        """Find the run's table of confounds, under its name of today or an older one.
+
+        Beside a denoised series the table of motion that XCP-D writes comes first.
+        """
+        stem = join_entities(self._pick(of_image=False))
+        motion = (
+            f"{stem}_motion.tsv",
+            f"{stem}_desc-filtered_motion.tsv",
+            f"{stem}_desc-framewisedisplacement_motion.tsv",
+        )
+        return self._find_sibling(
+            *(motion if self.is_denoised else ()),
+            f"{stem}_desc-confounds_timeseries.tsv",
+            f"{stem}_desc-confounds_regressors.tsv",
+            f"{stem}_bold_confounds.tsv",
+        )
+
+    def _pick(self, *, of_image: bool) -> dict[str, str]:
+        """Return the entities of the image, but for its ``desc-``, or those of the run."""
+        return {
+            key: label
+            for key, label in self.entities.items()
+            if (key in _IMAGE_ENTITIES) == of_image and key != "desc"
+        }
 
     def _find_sibling(self, *names: str) -> Path | None:
         return next((self.path.with_name(name) for name in names if name in self.siblings), None)
@@ -87,6 +120,8 @@ def find_func_folders(participant: Path) -> dict[str | None, Path]:
 def scan_participant(participant: Path, dataset: SourceDataset) -> Scan:
     """List the preprocessed BOLD files in MNI spaces of one participant.
 
+    A series in such a space that has no ``desc-``, as other pipelines write, is preprocessed too.
+
     Other BOLD (native, surface, smoothed) is not mentioned; single echoes and files with odd names
     are left out with the reason.
 
@@ -98,11 +133,13 @@ def scan_participant(participant: Path, dataset: SourceDataset) -> Scan:
     for session, folder in find_func_folders(participant).items():
         names = frozenset(list_names(folder))
         for file_name in names:
-            if "_bold.nii" not in file_name:
+            if "_bold" not in file_name or ".nii" not in file_name:
                 continue
-            parts = parse_name(file_name)
+            parts = read_name(file_name)
             path = folder / file_name
             if parts is None:
+                if "_bold.nii" not in file_name:
+                    continue
                 scan.left_out.append(LeftOut(path, "its name is not a BIDS name"))
             elif _is_preprocessed(parts):
                 reason = _explain_misfit(parts, participant=participant.name, session=session)
@@ -118,8 +155,11 @@ def _is_preprocessed(name: BidsName) -> bool:
     return (
         name.suffix == "bold"
         and name.extension in _EXTENSIONS
-        and entities.get("desc") in DESCRIPTIONS
-        and ("echo" in entities or entities.get("space", "").startswith("MNI152"))
+        and entities.get("desc", "preproc") in DESCRIPTIONS
+        and (
+            ("echo" in entities and "desc" in entities)
+            or entities.get("space", "").startswith("MNI152")
+        )
     )
 
 

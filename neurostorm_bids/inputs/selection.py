@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from neurostorm_bids.errors import SelectionError
+from neurostorm_bids.errors import SelectionError, UsageError
 from neurostorm_bids.inputs.names import drop_prefix, is_same_index, natural_key
+from neurostorm_bids.inputs.scan import DESCRIPTIONS
+from neurostorm_bids.inputs.voxels import differ_in_size, read_voxel_size_mm
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -50,7 +52,7 @@ def explain_labels(entities: Mapping[str, str], selection: Selection) -> str | N
         "ses": ("--session-id", selection.session_ids),
         "task": ("--task-id", selection.task_ids),
         "run": ("--run-id", selection.run_ids),
-        "space": ("--space", () if selection.space is None else (selection.space,)),
+        **_ask_for_space(selection.space),
     }
     for key, (option, labels) in asked.items():
         wanted = [drop_prefix(label, key) for label in labels]
@@ -61,17 +63,42 @@ def explain_labels(entities: Mapping[str, str], selection: Selection) -> str | N
     return None
 
 
+def _ask_for_space(space: str | None) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Split ``NAME:res-2``, as fMRIPrep's --output-spaces has it, into labels asked for.
+
+    Raises
+    ------
+    UsageError : what stands after the colon is none of ``res-``, ``cohort-`` or ``den-``.
+    """
+    if space is None:
+        return {}
+    name, *modifiers = space.split(":")
+    asked = {"space": ("--space", (name,))}
+    for modifier in modifiers:
+        key, dash, label = modifier.partition("-")
+        if key not in {"res", "cohort", "den"} or not (dash and label):
+            raise UsageError(
+                f"--space {space!r} is not of the form NAME[:res-LABEL], such as "
+                "MNI152NLin6Asym:res-2."
+            )
+        asked[key] = ("--space", (label,))
+    return asked
+
+
 def explain_choice(
     candidates: Iterable[Candidate],
     *,
     preferred_spaces: Sequence[str],
     dataset_names: Sequence[str],
+    voxel_size_mm: float | None = None,
 ) -> dict[Path, str]:
     """Of files that hold the same series, choose one and say why the others are left out.
 
     The first dataset that has the series wins, then the first of the preferred spaces, then any
-    other. In one space the file without ``res-`` comes first, then ``res-2``, then the others:
-    which one is nearest to the model's grid could only be told by reading the image.
+    other. In one space the file whose voxels are nearest in size to ``voxel_size_mm`` is taken, as
+    the affines in the headers have it, which are read where there is such a choice; then the one
+    without ``res-``, ``res-2``, the others. Of a series denoised with and without smoothing, the
+    one without is taken.
 
     Returns
     -------
@@ -79,28 +106,53 @@ def explain_choice(
     """
     ranks = {space: rank for rank, space in enumerate(preferred_spaces)}
 
-    def rank(candidate: Candidate) -> tuple[object, ...]:
-        space, res = candidate.entities["space"], candidate.entities.get("res", "")
+    def rank_space(candidate: Candidate) -> tuple[object, ...]:
+        space = candidate.entities["space"]
         return (
             dataset_names.index(candidate.dataset.name),
             ranks.get(space, len(ranks)),
             natural_key(space),
+            natural_key(candidate.entities.get("cohort", "")),
+        )
+
+    def rank_file(candidate: Candidate) -> tuple[object, ...]:
+        res = candidate.entities.get("res", "")
+        return (
+            differ_in_size(sizes.get(candidate.path), voxel_size_mm),
+            DESCRIPTIONS.index(candidate.entities.get("desc", "preproc")),
             bool(res) and not is_same_index(res, "2"),
             natural_key(res),
             natural_key(candidate.path.name),
             natural_key(str(candidate.path)),
         )
 
+    reasons: dict[Path, str] = {}
+    for same in _gather_series(candidates):
+        best = min(map(rank_space, same))
+        nearest = [one for one in same if rank_space(one) == best]
+        sizes = _read_sizes(nearest) if voxel_size_mm is not None else {}
+        first = min(nearest, key=rank_file)
+        reasons.update(
+            (other.path, _compare(other, first, sizes)) for other in same if other is not first
+        )
+    return reasons
+
+
+def _gather_series(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
+    """Gather the files that hold one series: on other grids, or smoothed."""
     series: dict[frozenset[tuple[str, str]], list[Candidate]] = {}
     for candidate in candidates:
-        items = candidate.entities.items()
-        key = frozenset(item for item in items if item[0] not in _GRID_ENTITIES)
-        series.setdefault(key, []).append(candidate)
-    reasons: dict[Path, str] = {}
-    for same in series.values():
-        first, *others = sorted(same, key=rank)
-        reasons.update((other.path, _compare(other, first)) for other in others)
-    return reasons
+        labels = {k: v for k, v in candidate.entities.items() if k not in _GRID_ENTITIES}
+        labels["desc"] = "denoised" if candidate.is_denoised else "preproc"
+        series.setdefault(frozenset(labels.items()), []).append(candidate)
+    return list(series.values())
+
+
+def _read_sizes(same: Sequence[Candidate]) -> dict[Path, float | None]:
+    """Read the voxel sizes of files of one space; nothing where there is no choice."""
+    if len({one.entities.get("res") for one in same}) == 1:
+        return {}
+    return {one.path: read_voxel_size_mm(one.path) for one in same}
 
 
 def explain_nothing(candidates: Iterable[Candidate], selection: Selection) -> str:
@@ -128,18 +180,28 @@ def _list_filters(selection: Selection) -> str:
 
 
 def _agrees(key: str, found: str, wanted: str) -> bool:
-    return is_same_index(found, wanted) if key == "run" else found == wanted
+    return is_same_index(found, wanted) if key in {"run", "res"} else found == wanted
 
 
-def _compare(other: Candidate, chosen: Candidate) -> str:
+def _compare(
+    other: Candidate, chosen: Candidate, sizes: Mapping[Path, float | None] | None = None
+) -> str:
     if other.dataset.name != chosen.dataset.name:
         return f"dataset {chosen.dataset.name} has the same series: {chosen.path.name}"
-    for key in ("space", "cohort", "res", "den"):
+    for key in ("space", "cohort", "res", "den", "desc"):
         if other.entities.get(key) != chosen.entities.get(key):
             label = chosen.entities.get(key)
             taken = f"the file without {key}-" if label is None else f"{key}-{label}"
-            return f"{taken} of the same series is taken"
+            why = _tell_sizes(other, chosen, sizes or {}) if key == "res" else ""
+            return f"{taken} of the same series is taken{why}"
     return f"{chosen.path.name} holds the same series"
+
+
+def _tell_sizes(other: Candidate, chosen: Candidate, sizes: Mapping[Path, float | None]) -> str:
+    one, taken = sizes.get(other.path), sizes.get(chosen.path)
+    if one is None or taken is None:
+        return ""
+    return f": its voxels of {taken:.3g} mm are nearer to the model's than {one:.3g} mm"
 
 
 def list_labels(labels: Iterable[str]) -> str:

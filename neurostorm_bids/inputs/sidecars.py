@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from neurostorm_bids.errors import DataError, MissingFileError, UsageError
 from neurostorm_bids.inputs.files import list_names, read_json_object
-from neurostorm_bids.inputs.names import BidsName, parse_name
+from neurostorm_bids.inputs.names import BidsName, read_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 _SURELY_MILLISECONDS = 100.0
@@ -26,7 +26,7 @@ class Sidecar(NamedTuple):
 def list_sidecars(folder: Path) -> list[Sidecar]:
     """List the JSON files of one folder, those with fewer entities first."""
     names = (name for name in list_names(folder) if name.endswith(".json"))
-    parsed = ((name, parse_name(name)) for name in names)
+    parsed = ((name, read_name(name)) for name in names)
     found = [Sidecar(folder / name, parts) for name, parts in parsed if parts is not None]
     return sorted(found, key=lambda sidecar: len(sidecar.name.entities))
 
@@ -35,6 +35,7 @@ def read_repetition_time(
     bold: Path,
     *,
     dataset_root: Path | None = None,
+    raw_root: Path | None = None,
     list_folder: Callable[[Path], Sequence[Sidecar]] = list_sidecars,
 ) -> float:
     """Read the repetition time of a BOLD file, in seconds, from its sidecars.
@@ -49,6 +50,8 @@ def read_repetition_time(
     bold : the BOLD file.
     dataset_root : where inheritance ends. Without it, the nearest folder above that has a
         ``dataset_description.json``, else the one that holds ``sub-*``, else the BOLD file's own.
+    raw_root : the raw dataset that the derivatives were made of; its sidecars of the run are
+        asked when those of the derivatives say nothing, as fMRIPrep 1.x wrote none.
     list_folder : lists the JSON files of a folder; a caller with many runs passes a cached one.
 
     Raises
@@ -59,6 +62,8 @@ def read_repetition_time(
     bold = bold.absolute()
     root = _find_root(bold) if dataset_root is None else dataset_root.absolute()
     sidecars = _find_sidecars(bold, root, list_folder)
+    if raw_root is not None:
+        sidecars = [*_find_raw_sidecars(bold, root, raw_root, list_folder), *sidecars]
     if not sidecars:
         msg = (
             f"No JSON sidecar for {bold}. Expected one of the same name that ends in .json, or an "
@@ -66,7 +71,8 @@ def read_repetition_time(
         )
         raise MissingFileError(msg)
     for sidecar in reversed(sidecars):
-        metadata = read_json_object(sidecar, dataset_root=root)
+        home = root if sidecar.is_relative_to(root) else raw_root
+        metadata = read_json_object(sidecar, dataset_root=home)
         if "RepetitionTime" in metadata:
             return _check_repetition_time(metadata["RepetitionTime"], sidecar)
     listed = ", ".join(str(sidecar) for sidecar in sidecars)
@@ -82,16 +88,34 @@ def _find_sidecars(
     if root not in folders:
         msg = f"{bold} does not lie in the dataset {root}."
         raise UsageError(msg)
-    name = parse_name(bold.name)
+    name = read_name(bold.name)
     if name is None:
         twin = bold.with_name(bold.name.removesuffix(".gz").removesuffix(".nii") + ".json")
         return [twin] if twin.exists() else []
-    entities = name.entities.items()
+    return _pick(reversed(folders[: folders.index(root) + 1]), name, list_folder)
+
+
+def _find_raw_sidecars(
+    bold: Path, root: Path, raw_root: Path, list_folder: Callable[[Path], Sequence[Sidecar]]
+) -> list[Path]:
+    """Return the JSON files of a raw dataset that apply to a run, the most general first."""
+    name = read_name(bold.name)
+    below = bold.parent.relative_to(root)
+    folders = [raw_root / part for part in reversed([below, *below.parents])]
+    if name is None:
+        return []
+    return _pick((folder for folder in folders if folder.is_dir()), name, list_folder)
+
+
+def _pick(
+    folders: Iterable[Path], name: BidsName, list_folder: Callable[[Path], Sequence[Sidecar]]
+) -> list[Path]:
     return [
         sidecar.path
-        for folder in reversed(folders[: folders.index(root) + 1])
+        for folder in folders
         for sidecar in list_folder(folder)
-        if sidecar.name.suffix == name.suffix and sidecar.name.entities.items() <= entities
+        if sidecar.name.suffix == name.suffix
+        and sidecar.name.entities.items() <= name.entities.items()
     ]
 
 

@@ -16,7 +16,7 @@ from neurostorm_bids.derivatives import (
     write_status,
 )
 from neurostorm_bids.errors import UsageError
-from neurostorm_bids.inputs import find_bold_runs, find_datasets
+from neurostorm_bids.inputs import discover as discover_runs
 from neurostorm_bids.participant.jobs import plan_jobs
 from neurostorm_bids.participant.models import load_models
 from neurostorm_bids.participant.work import run_jobs
@@ -30,17 +30,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-FALLBACK_SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
-
-
 def discover(options: ParticipantOptions) -> Discovery:
     """Find the runs that the options choose; the models' spaces are preferred, in order."""
-    spaces = [model.grid.space for model in load_models(options)] if options.models else []
-    datasets = find_datasets(options.bids_dir, dict(options.derivatives))
-    return find_bold_runs(
-        datasets,
-        options.selection,
-        preferred_spaces=tuple(dict.fromkeys((*spaces, *FALLBACK_SPACES))),
+    grids = [model.grid for model in load_models(options)] if options.models else []
+    return discover_runs(
+        options,
+        spaces=[grid.space for grid in grids],
+        voxel_size_mm=grids[0].side_mm if grids else None,
     )
 
 

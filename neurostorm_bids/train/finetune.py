@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from neurostorm_bids.derivatives import check_output_dir, write_dataset_files
-from neurostorm_bids.inputs import find_bold_runs, find_datasets
+from neurostorm_bids.inputs import discover as discover_runs
 from neurostorm_bids.inputs.tables import list_table_roots
 from neurostorm_bids.inputs.targets import read_target
 from neurostorm_bids.options import count_available_cpus
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from neurostorm_bids.train.splits import Splits
 
 logger = logging.getLogger(__name__)
-
-FALLBACK_SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
 
 
 def discover(options: FinetuneOptions) -> Discovery:
@@ -184,8 +182,5 @@ def split(
 
 
 def _find_runs(options: FinetuneOptions, model: Model) -> Discovery:
-    return find_bold_runs(
-        find_datasets(options.bids_dir, dict(options.derivatives)),
-        options.selection,
-        preferred_spaces=tuple(dict.fromkeys((model.grid.space, *FALLBACK_SPACES))),
-    )
+    grid = model.grid
+    return discover_runs(options, spaces=[grid.space], voxel_size_mm=grid.side_mm)

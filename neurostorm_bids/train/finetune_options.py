@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from neurostorm_bids.errors import UsageError
-from neurostorm_bids.inputs import Selection
+from neurostorm_bids.inputs import Cleaning, Selection
 from neurostorm_bids.train.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class FinetuneOptions:
 
     Attributes
     ----------
-    bids_dir, output_dir, derivatives, selection : as for `ParticipantOptions`.
+    bids_dir, output_dir, derivatives, selection, cleaning, skip_bids_validation : as for
+        `ParticipantOptions`.
     work_dir : prepared runs, embeddings and checkpoints; None for ``.work`` in the output folder.
     model : what to start from.
     target : column of participants.tsv, phenotype/ or sessions.tsv; ``task``; ``trial_type``.
@@ -67,6 +68,8 @@ class FinetuneOptions:
     work_dir: Path | None = None
     derivatives: tuple[tuple[str, Path], ...] = ()
     selection: Selection = field(default_factory=Selection)
+    cleaning: Cleaning = field(default_factory=Cleaning)
+    skip_bids_validation: bool = False
     target_kind: TargetKind | None = None
     event_delay_s: float | None = None
     adapt: Adapt = "linear"

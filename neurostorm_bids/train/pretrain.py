@@ -18,7 +18,7 @@ from neurostorm_bids.derivatives import (
 )
 from neurostorm_bids.errors import UsageError
 from neurostorm_bids.grid.store import StoredRun
-from neurostorm_bids.inputs import find_bold_runs, find_datasets
+from neurostorm_bids.inputs import discover as discover_runs
 from neurostorm_bids.model.augment import AugmentConfig
 from neurostorm_bids.model.autoencoder import MaskedAutoencoder
 from neurostorm_bids.model.backbone import Backbone
@@ -56,17 +56,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FALLBACK_SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
-
 
 def discover(options: PretrainOptions) -> Discovery:
     """Find the runs that the options choose; the space of the preset's grid is preferred."""
-    space = find_preset(options.preset).grid.space
-    return find_bold_runs(
-        find_datasets(options.bids_dir, dict(options.derivatives)),
-        options.selection,
-        preferred_spaces=tuple(dict.fromkeys((space, *FALLBACK_SPACES))),
-    )
+    grid = find_preset(options.preset).grid
+    return discover_runs(options, spaces=[grid.space], voxel_size_mm=grid.side_mm)
 
 
 def run_pretrain_level(options: PretrainOptions) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from neurostorm_bids.inputs import Selection
+from neurostorm_bids.inputs import Cleaning, Selection
 from neurostorm_bids.train.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ class PretrainOptions:
 
     Attributes
     ----------
-    bids_dir, output_dir, derivatives, selection : as for `ParticipantOptions`.
+    bids_dir, output_dir, derivatives, selection, cleaning, skip_bids_validation : as for
+        `ParticipantOptions`.
     work_dir : prepared runs and checkpoints; None for ``.work`` in the output folder.
     model : weights to start from; None for random ones.
     objective : reconstruct masked tokens, tell clips apart, or both.
@@ -46,6 +47,8 @@ class PretrainOptions:
     work_dir: Path | None = None
     derivatives: tuple[tuple[str, Path], ...] = ()
     selection: Selection = field(default_factory=Selection)
+    cleaning: Cleaning = field(default_factory=Cleaning)
+    skip_bids_validation: bool = False
     model: str | None = None
     objective: Objective = "mae"
     preset: str = "base"

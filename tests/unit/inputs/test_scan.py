@@ -95,7 +95,10 @@ def test_confounds_of_another_run_are_not_taken(fmriprep, add_run, scan):
         f"sub-01_task-rest_{SPACE}_desc-preproc_bold.json",
         f"sub-01_task-rest_{SPACE}_desc-preproc_cbv.nii.gz",
         f"sub-01_task-rest_{SPACE}_boldref.nii.gz",
-        f"sub-01_task-rest_{SPACE}_bold.nii.gz",
+        f"sub-01_task-rest_{SPACE}_sbref.nii.gz",
+        "sub-01_task-rest_bold_space-T1w_preproc.nii.gz",
+        f"sub-01_task-rest_bold_{SPACE}_variant-smoothAROMAnonaggr_preproc.nii.gz",
+        f"sub-01_task-rest_bold_{SPACE}_brainmask.nii.gz",
         f".sub-01_task-rest_{SPACE}_desc-preproc_mask.nii.gz",
     ],
 )

@@ -1,0 +1,43 @@
+"""What a NIfTI header says of voxels and time, where the choice of a file depends on it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+def read_voxel_size_mm(image: Path) -> float | None:
+    """Read the side of a voxel, mm, from the affine: the cube root of its volume.
+
+    None where the header cannot be read; what is wrong with it is told when the image is read.
+    """
+    import nibabel as nib  # noqa: PLC0415 - discovery seldom looks into a file
+    import numpy as np  # noqa: PLC0415
+    from nibabel.filebasedimages import ImageFileError  # noqa: PLC0415
+
+    try:
+        loaded = nib.load(image)
+        affine = np.asarray(loaded.affine, dtype=np.float64)  # type: ignore[attr-defined]
+        volume = abs(float(np.linalg.det(affine[:3, :3])))
+    except (ImageFileError, OSError, EOFError, AttributeError, ValueError, TypeError) as err:
+        logger.debug("No voxel size of %s: %s", image, err)
+        return None
+    return volume ** (1 / 3) if math.isfinite(volume) and volume > 0 else None
+
+
+def differ_in_size(side_mm: float | None, wanted_mm: float | None) -> float:
+    """Return how far a voxel's side is from the one wanted, as a factor's logarithm.
+
+    What is unknown comes last; sides that round to the same hundredth of a millimetre are equal.
+    """
+    if wanted_mm is None:
+        return 0.0
+    if side_mm is None:
+        return math.inf
+    return abs(math.log(round(side_mm, 2) / round(wanted_mm, 2)))
