@@ -73,7 +73,7 @@ def _ask_for_space(space: str | None) -> dict[str, tuple[str, tuple[str, ...]]]:
     if space is None:
         return {}
     name, *modifiers = space.split(":")
-    asked = {"space": ("--space", (name,))}
+    asked: dict[str, tuple[str, tuple[str, ...]]] = {"space": ("--space", (name,))}
     for modifier in modifiers:
         key, dash, label = modifier.partition("-")
         if key not in {"res", "cohort", "den"} or not (dash and label):
