@@ -1,4 +1,5 @@
-// Sort tables of the class "sortable" by a click on the head of a column.
+// Sort tables of the class "sortable" by the heads of their columns; filter those of the class
+// "filterable" by a text.
 "use strict";
 
 function readCell(row, column) {
@@ -15,11 +16,11 @@ function compare(a, b) {
 }
 
 function sortRows(body, column, isUp) {
-  const isMissing = (row) => Number.isNaN(readCell(row, column));
-  const rows = [...body.rows];
-  const found = rows.filter((row) => !isMissing(row));
-  found.sort((a, b) => compare(readCell(a, column), readCell(b, column)) * (isUp ? 1 : -1));
-  body.append(...found, ...rows.filter(isMissing));
+  const pairs = [...body.rows].map((row) => [readCell(row, column), row]);
+  const found = pairs.filter(([value]) => !Number.isNaN(value));
+  found.sort((a, b) => compare(a[0], b[0]) * (isUp ? 1 : -1));
+  const missing = pairs.filter(([value]) => Number.isNaN(value));
+  body.append(...[...found, ...missing].map(([, row]) => row));
 }
 
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -36,4 +37,27 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
     head.append(button);
   });
+}
+
+for (const table of document.querySelectorAll("table.filterable")) {
+  const rows = [...table.tBodies[0].rows].map((row) => [row, row.textContent.toLowerCase()]);
+  const bar = document.createElement("p");
+  const label = document.createElement("label");
+  const field = document.createElement("input");
+  const told = document.createElement("span");
+  bar.className = "filter";
+  field.type = "search";
+  label.append("Show only rows with ", field);
+  told.setAttribute("role", "status");
+  field.addEventListener("input", () => {
+    const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let nShown = 0;
+    for (const [row, text] of rows) {
+      row.hidden = !words.every((word) => text.includes(word));
+      nShown += row.hidden ? 0 : 1;
+    }
+    told.textContent = words.length ? `${nShown} of ${rows.length} rows` : "";
+  });
+  bar.append(label, " ", told);
+  table.closest(".scroll").before(bar);
 }

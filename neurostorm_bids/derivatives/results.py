@@ -48,6 +48,21 @@ class Source(NamedTuple):
     path: str
 
 
+class Prediction(NamedTuple):
+    """What is predicted for a run, and how far it is to be trusted.
+
+    Attributes
+    ----------
+    values : probabilities, shape (C,), or a value, shape (1,).
+    interval : ends of the calibrated interval of a value, shape (2,); NaN where there is none.
+    novelty : distance of the run from those that the model was trained on; NaN if not known.
+    """
+
+    values: NDArray[np.float64]
+    interval: NDArray[np.float64]
+    novelty: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """A table and what its sidecar says; the numbers are read by `read_values`.
@@ -177,8 +192,8 @@ def read_embedding(result: Result) -> NDArray[np.float32]:
     return np.array(_read_row(columns, 0, list(columns)), dtype=np.float32)
 
 
-def read_prediction(result: Result) -> NDArray[np.float64]:
-    """Read what is predicted for a run: probabilities, shape (C,), or a value, shape (1,).
+def read_prediction(result: Result) -> Prediction:
+    """Read what is predicted for a run.
 
     Raises
     ------
@@ -191,7 +206,13 @@ def read_prediction(result: Result) -> NDArray[np.float64]:
     places = [at for at, level in enumerate(columns.get("level", [])) if level == "run"]
     if len(places) != 1:
         raise DataError(f"Expected one row of the level run, found {len(places)}. {_AGAIN}")
-    return np.array(_read_row(columns, places[0], name_outputs(result.target)), dtype=np.float64)
+    row = places[0]
+    ends = [_read_optional(columns, row, f"interval_{end}") for end in ("low", "high")]
+    return Prediction(
+        values=np.array(_read_row(columns, row, name_outputs(result.target)), dtype=np.float64),
+        interval=np.array(ends, dtype=np.float64),
+        novelty=_read_optional(columns, row, "novelty"),
+    )
 
 
 def name_outputs(target: TargetSpec) -> list[str]:
@@ -210,6 +231,11 @@ def _read_row(columns: Mapping[str, Sequence[str]], row: int, names: Sequence[st
             raise DataError(f"Expected a number in column {name}, found {found}. {_AGAIN}")
         numbers.append(number)
     return numbers
+
+
+def _read_optional(columns: Mapping[str, Sequence[str]], row: int, name: str) -> float:
+    number = parse_number(columns[name][row]) if name in columns else None
+    return math.nan if number is None else number
 
 
 def _find_source(sidecar: Mapping[str, Any]) -> Source | None:

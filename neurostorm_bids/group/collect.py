@@ -58,12 +58,16 @@ class Predictions:
     target : what is predicted.
     results : one for each run.
     outputs : probabilities, shape (n_runs, C), or values, shape (n_runs, 1).
+    intervals : calibrated ends of the values, shape (n_runs, 2); NaN where there are none.
+    novelties : distances from the training runs, shape (n_runs,); NaN where not known.
     """
 
     model: ModelKey
     target: TargetSpec
     results: tuple[Result, ...]
     outputs: NDArray[np.float64]
+    intervals: NDArray[np.float64]
+    novelties: NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -187,7 +191,9 @@ def _read_predictions(
         model=found[0][0].model,
         target=target,
         results=tuple(result for result, _ in found),
-        outputs=np.stack([output for _, output in found]),
+        outputs=np.stack([one.values for _, one in found]),
+        intervals=np.stack([one.interval for _, one in found]),
+        novelties=np.array([one.novelty for _, one in found]),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING
 
 from neurostorm_bids.derivatives import check_output_dir, write_dataset_files
@@ -98,8 +99,21 @@ def summarise_group(options: GroupOptions, collection: Collection, sources: Sour
             for predictions in collection.predictions
         ],
         people=[find_people(part, seed=options.seed) for part in collection.embeddings],
-        quality=tabulate_quality(results, [motion[result.run] for result in results]),
+        quality=tabulate_quality(
+            results, [motion[result.run] for result in results], _list_novelties(collection)
+        ),
     )
+
+
+def _list_novelties(collection: Collection) -> list[float]:
+    """Return the novelty of each run and model; NaN where no prediction tells one."""
+    found = {
+        (result.run, one.model): float(novelty)
+        for one in collection.predictions
+        for result, novelty in zip(one.results, one.novelties, strict=True)
+        if math.isfinite(novelty)
+    }
+    return [found.get((result.run, result.model), math.nan) for result in collection.results]
 
 
 def describe_plan(options: GroupOptions) -> str:

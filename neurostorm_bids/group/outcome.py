@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neurostorm_bids.derivatives.conceal import conceal_paths, list_known_folders
+from neurostorm_bids.page.html import Link
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,12 @@ class Group:
     assessments: Sequence[Assessment]
     people: Sequence[PeopleFound]
     quality: Sequence[Column]
+
+    def link(self, participant: str) -> Link | str:
+        """Return a participant with a link to their report, if it is there."""
+        name = f"sub-{participant}"
+        page = f"{name}.html"
+        return Link(name, page) if (self.options.output_dir / page).is_file() else name
 
     def conceal(self, text: str) -> str:
         """Keep this machine's paths out of a text."""

@@ -31,9 +31,10 @@ def tabulate_participants(predictions: Predictions) -> list[Column]:
     target = predictions.target
     owners = [f"sub-{result.participant}" for result in predictions.results]
     people, means = average_rows(predictions.outputs, owners)
-    own = [
-        predictions.outputs[[owner == person for owner in owners]] for person in people
-    ]  # (n_runs, C) each
+    rows_of: dict[str, list[int]] = {}
+    for row, owner in enumerate(owners):
+        rows_of.setdefault(owner, []).append(row)
+    own = [predictions.outputs[rows_of[person]] for person in people]  # (n_runs, C) each
     spreads = [
         rows.std(axis=0, ddof=1) if len(rows) >= _MIN_FOR_SPREAD else np.full(rows.shape[1], np.nan)
         for rows in own

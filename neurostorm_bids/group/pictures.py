@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
+    from neurostorm_bids.group.projections import Projection
+
     Floats = NDArray[np.float64]
 
 _WIDTH_IN = 9.0
@@ -25,8 +27,9 @@ _MAX_BINS = 30
 _MAX_LINKED = 60
 _MISSING_COLOUR = "#b5b5b5"
 _LINE_COLOUR = "#8c8c8c"
+_BAR_COLOUR = "#6a9cc8"
 # Told apart by the colour-blind, and each with a contrast of at least 3 : 1 to white.
-_COLOURS = ("#0060a8", "#b03a00", "#6a2c91", "#00735c", "#8a6100", "#1b1b1b")
+COLOURS = ("#0060a8", "#b03a00", "#6a2c91", "#00735c", "#8a6100", "#1b1b1b")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
@@ -37,42 +40,26 @@ class Colouring(NamedTuple):
     values: tuple[float | str | None, ...]
 
 
-class EmbeddingMap(NamedTuple):
-    """The plane in which runs differ most.
-
-    Attributes
-    ----------
-    points : shape (n_runs, 2).
-    shares : of the variance, along each of the two.
-    """
-
-    points: Floats
-    shares: tuple[float, float]
-
-
-def map_embeddings(vectors: NDArray[np.floating]) -> EmbeddingMap:
-    """Return the first two principal components, of at least two runs.
-
-    Signs, which are arbitrary, are such that the largest loading of each is positive.
-    """
-    centred = np.asarray(vectors, dtype=np.float64) - vectors.mean(axis=0, dtype=np.float64)
-    left, sizes, right = np.linalg.svd(centred, full_matrices=False)
-    largest = np.take_along_axis(right, np.abs(right).argmax(axis=1)[:, None], axis=1)[:, 0]
-    points = left * sizes * np.where(largest < 0, -1, 1)
-    total = float((sizes**2).sum()) or 1.0
-    points = np.pad(points, [(0, 0), (0, max(0, 2 - points.shape[1]))])
-    shares = np.pad(sizes**2 / total, (0, max(0, 2 - len(sizes))))
-    return EmbeddingMap(points[:, :2], (float(shares[0]), float(shares[1])))
+def choose_bins(values: Floats) -> int:
+    """Return how many bins a histogram of the values wants."""
+    return min(_MAX_BINS, max(5, round(2 * math.sqrt(len(values)))))
 
 
 def draw_values(
-    predicted: Floats, truth: Floats, *, name: str, unit: str | None, has_same_unit: bool
+    predicted: Floats,
+    truth: Floats,
+    intervals: Floats,
+    *,
+    name: str,
+    unit: str | None,
+    has_same_unit: bool,
 ) -> bytes:
     """Draw how predicted numbers are distributed and, where the truth is known, both together.
 
     Parameters
     ----------
     predicted, truth : shape (n,); truth is NaN where it is not known.
+    intervals : ends, shape (n, 2); NaN where there are none.
     has_same_unit : as the truth; otherwise predictions are z-scores.
     """
     is_known = np.isfinite(truth)
@@ -80,22 +67,24 @@ def draw_values(
     figure = Figure(figsize=(_WIDTH_IN, 3.8), layout="constrained")
     if not is_known.any():
         axes = [figure.subplots()]
-        axes[0].hist(predicted, bins=_choose_bins(predicted), color=_COLOURS[0])
+        axes[0].hist(predicted, bins=choose_bins(predicted), color=COLOURS[0])
     else:
         axes = list(figure.subplots(1, 2))
         shown = [predicted, truth[is_known]] if has_same_unit else [predicted]
-        edges = np.histogram_bin_edges(np.concatenate(shown), _choose_bins(predicted))
+        edges = np.histogram_bin_edges(np.concatenate(shown), choose_bins(predicted))
         bins: list[float] = edges.tolist()
-        axes[0].hist(predicted, bins=bins, color=_COLOURS[0], alpha=0.75, label="predicted")
+        axes[0].hist(predicted, bins=bins, color=COLOURS[0], alpha=0.75, label="predicted")
         if has_same_unit:
             axes[0].hist(
-                truth[is_known], bins=bins, label="true", histtype="step", color=_COLOURS[1], lw=2
+                truth[is_known], bins=bins, label="true", histtype="step", color=COLOURS[1], lw=2
             )
             axes[0].legend(frameon=False, fontsize=9)
             ends = [bins[0], bins[-1]]
             axes[1].plot(ends, ends, "--", color=_LINE_COLOUR, lw=1.2)
             axes[1].set_aspect("equal")
-        axes[1].plot(truth[is_known], predicted[is_known], "o", color=_COLOURS[0], ms=5, alpha=0.7)
+        has_bar = is_known & np.isfinite(intervals).all(axis=1)
+        axes[1].vlines(truth[has_bar], *intervals[has_bar].T, color=_BAR_COLOUR, lw=0.8)
+        axes[1].plot(truth[is_known], predicted[is_known], "o", color=COLOURS[0], ms=5, alpha=0.7)
         axes[1].set_xlabel(f"true {name}" + (f" ({unit})" if unit and has_same_unit else ""))
         axes[1].set_ylabel(label)
     axes[0].set_xlabel(f"{name} ({unit})" if unit else name)
@@ -112,7 +101,7 @@ def draw_classes(probabilities: Floats, truth: Floats, *, classes: Sequence[str]
     probabilities : shape (n, C).
     truth : positions of classes, shape (n,), NaN where not known.
     """
-    n_rows = 1 if len(classes) == 2 else min(len(classes), len(_COLOURS))  # noqa: PLR2004
+    n_rows = 1 if len(classes) == 2 else min(len(classes), len(COLOURS))  # noqa: PLR2004
     shown = [1] if n_rows == 1 else list(range(n_rows))
     figure = Figure(figsize=(_WIDTH_IN, 2.8 * n_rows), layout="constrained")
     rows = figure.subplots(n_rows, 1, squeeze=False)[:, 0]
@@ -120,7 +109,7 @@ def draw_classes(probabilities: Floats, truth: Floats, *, classes: Sequence[str]
     groups = {"not known": ~np.isfinite(truth)}
     groups = {name: truth == place for place, name in enumerate(classes)} | groups
     groups = {name: inside for name, inside in groups.items() if inside.any()}
-    colours = {name: _COLOURS[at % len(_COLOURS)] for at, name in enumerate(classes)}
+    colours = {name: COLOURS[at % len(COLOURS)] for at, name in enumerate(classes)}
     colours["not known"] = _MISSING_COLOUR
     for axes, place in zip(rows, shown, strict=True):
         axes.hist(
@@ -139,7 +128,7 @@ def draw_classes(probabilities: Floats, truth: Floats, *, classes: Sequence[str]
 
 
 def draw_map(
-    plane: EmbeddingMap, colourings: Sequence[Colouring], *, participants: Sequence[str]
+    plane: Projection, colourings: Sequence[Colouring], *, participants: Sequence[str]
 ) -> bytes:
     """Draw runs in the plane in which they differ most, once for each column of colours.
 
@@ -157,8 +146,8 @@ def draw_map(
         _link_runs(axes, plane.points, participants)
         _draw_points(axes, plane.points, colouring)
         axes.set_title(colouring.name, fontsize=11)
-        axes.set_xlabel(f"component 1 ({plane.shares[0]:.0%} of the variance)")
-        axes.set_ylabel(f"component 2 ({plane.shares[1]:.0%})")
+        axes.set_xlabel(plane.axes[0])
+        axes.set_ylabel(plane.axes[1])
     return _finish(figure, used)
 
 
@@ -172,7 +161,7 @@ def draw_cmc(curves: Mapping[str, Sequence[float]]) -> bytes:
         axes.plot(
             ranks[: len(curve)],
             curve,
-            color=_COLOURS[place % len(_COLOURS)],
+            color=COLOURS[place % len(COLOURS)],
             marker=_MARKERS[place % len(_MARKERS)],
             markevery=max(1, longest // 20),
             ms=4,
@@ -187,8 +176,33 @@ def draw_cmc(curves: Mapping[str, Sequence[float]]) -> bytes:
     return _finish(figure, [axes])
 
 
-def _choose_bins(values: Floats) -> int:
-    return min(_MAX_BINS, max(5, round(2 * math.sqrt(len(values)))))
+def draw_scores(scores: Mapping[str, tuple[Floats, NDArray[np.bool_]]], *, limit: float) -> bytes:
+    """Draw robust z-scores of runs, a row for each measure; those that are far in another colour.
+
+    Parameters
+    ----------
+    scores : by measure, the scores and whether they are far, both (n_runs,).
+    limit : beyond which runs are far.
+    """
+    figure = Figure(figsize=(_WIDTH_IN, 1.2 + 0.9 * len(scores)), layout="constrained")
+    axes = figure.subplots()
+    for row, (values, is_far) in enumerate(scores.values()):
+        heights = row + spread_heights(len(values))
+        axes.plot(values[~is_far], heights[~is_far], "o", color=COLOURS[0], ms=4, alpha=0.6)
+        axes.plot(values[is_far], heights[is_far], "D", color=COLOURS[1], ms=5)
+    for end in (-limit, limit):
+        axes.axvline(end, color=_LINE_COLOUR, ls="--", lw=1.2)
+    axes.set_yticks(range(len(scores)), list(scores))
+    axes.set_ylim(len(scores) - 0.5, -0.5)
+    axes.set_xlabel("robust z-score")
+    return _finish(figure, [axes])
+
+
+def spread_heights(n_points: int) -> Floats:
+    """Return small offsets that keep points of a row apart, the same every time."""
+    golden = (math.sqrt(5) - 1) / 2
+    heights: Floats = 0.6 * ((np.arange(n_points, dtype=np.float64) * golden) % 1 - 0.5)
+    return heights
 
 
 def _link_runs(axes: Axes, points: Floats, participants: Sequence[str]) -> None:
@@ -218,7 +232,7 @@ def _draw_points(axes: Axes, points: Floats, colouring: Colouring) -> None:
         axes.scatter(
             x[inside],
             y[inside],
-            c=_COLOURS[place % len(_COLOURS)],
+            c=COLOURS[place % len(COLOURS)],
             marker=_MARKERS[place % len(_MARKERS)],
             s=26,
             label=name,

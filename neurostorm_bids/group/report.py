@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from neurostorm_bids import __version__
+from neurostorm_bids.group.report_map import show_map
+from neurostorm_bids.group.report_participants import show_participants
 from neurostorm_bids.group.report_predictions import show_assessment
-from neurostorm_bids.group.report_runs import show_map, show_people, show_quality
+from neurostorm_bids.group.report_quality import show_outliers, show_quality
+from neurostorm_bids.group.report_runs import show_people
 from neurostorm_bids.page.html import (
+    CHART,
     format_page,
     format_paragraphs,
     format_section,
     format_table,
     format_warnings,
+    read_page_file,
 )
 from neurostorm_bids.page.words import count
 
@@ -36,13 +41,23 @@ def format_report(group: Group) -> str:
         *(show_assessment(group, one) for one in group.assessments),
         *(show_map(group, part) for part in group.collection.embeddings),
         show_people(group),
+        show_outliers(group),
+        show_participants(group),
         show_quality(group),
         _show_models(group.collection),
         _show_notes(group, "Results that cannot be used", group.collection.problems),
         _show_notes(group, "Results that were left out", group.collection.left_out),
     ]
     footer = f"Written by neurostorm-bids {__version__}. For research; not for diagnosis."
-    return format_page("Group report", body, footer=footer)
+    scripts = _read_chart_scripts() if any(CHART in part for part in body) else []
+    return format_page("Group report", body, footer=footer, scripts=scripts)
+
+
+def _read_chart_scripts() -> list[str]:
+    """Return Plotly's own program, from its package, and ours that draws by it."""
+    from plotly.offline import get_plotlyjs  # noqa: PLC0415 - 5 MB, and needed by this alone
+
+    return [get_plotlyjs(), read_page_file("charts.js")]
 
 
 def _tell_overview(collection: Collection) -> str:

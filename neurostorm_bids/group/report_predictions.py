@@ -6,10 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neurostorm_bids.group.chart_parts import tell_thinning
+from neurostorm_bids.group.charts import (
+    bin_calibration,
+    chart_classification,
+    chart_probabilities,
+    chart_values,
+)
 from neurostorm_bids.group.pictures import draw_classes, draw_values
 from neurostorm_bids.page.html import (
+    format_chart,
     format_paragraphs,
-    format_picture,
     format_section,
     format_table,
 )
@@ -17,6 +24,8 @@ from neurostorm_bids.page.words import count
 from neurostorm_bids.train.finetune_pictures import draw_classification
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from neurostorm_bids.group.outcome import Group
     from neurostorm_bids.group.truth import Assessment
     from neurostorm_bids.page.html import Cell
@@ -81,7 +90,23 @@ def _show_values(one: Assessment) -> str:
     predicted = one.predicted[:, 0]
     is_scaled = target.mean is not None
     unit = target.unit if is_scaled else "z-score"
-    png = draw_values(predicted, one.truth, name=target.name, unit=unit, has_same_unit=is_scaled)
+    png = draw_values(
+        predicted,
+        one.truth,
+        one.intervals,
+        name=target.name,
+        unit=unit,
+        has_same_unit=is_scaled,
+    )
+    chart = chart_values(
+        predicted,
+        one.truth,
+        one.intervals,
+        keys=one.keys,
+        name=target.name,
+        unit=unit,
+        has_same_unit=is_scaled,
+    )
     alt = (
         f"Predicted {target.name} of {len(predicted)}: {predicted.min():.3g} to "
         f"{predicted.max():.3g}, mean {predicted.mean():.3g}."
@@ -92,7 +117,10 @@ def _show_values(one: Assessment) -> str:
         caption += " beside the truth" if is_scaled else ""
         caption += ". Right: predicted against true"
         caption += "; on the dashed line predictions are right" if is_scaled else ""
-    return format_picture(png, alt=alt, caption=f"{caption}.")
+        if np.isfinite(one.intervals).any():
+            caption += "; bars are the calibrated intervals, whose ends are averaged over runs"
+    caption = f"{caption}.{tell_thinning(len(predicted), 'predictions')}"
+    return format_chart(png, chart, alt=alt, caption=caption)
 
 
 def _show_classes(one: Assessment) -> list[str]:
@@ -100,24 +128,23 @@ def _show_classes(one: Assessment) -> list[str]:
     counts = np.bincount(one.predicted.argmax(axis=1), minlength=len(classes))
     listed = ", ".join(f"{name} {n}" for name, n in zip(classes, counts, strict=True))
     parts = [
-        format_picture(
+        format_chart(
             draw_classes(one.predicted, one.truth, classes=classes),
+            chart_probabilities(one.predicted, one.truth, classes=classes),
             alt=f"Histogram of probabilities. Most probable class: {listed}.",
             caption=f"Probabilities, by true class where it is known. Most probable: {listed}.",
         )
     ]
     if one.scores is not None:
         is_known = np.isfinite(one.truth)
-        png = draw_classification(
-            one.truth[is_known],
-            one.predicted[is_known],
-            classes=classes,
-            confusion=one.scores.confusion,
-        )
+        truth, predicted = one.truth[is_known], one.predicted[is_known]
+        confusion = one.scores.confusion
+        png = draw_classification(truth, predicted, classes=classes, confusion=confusion)
+        chart = chart_classification(truth, predicted, classes=classes, confusion=confusion)
         rows = "; ".join(
             f"of {name}, predicted "
             + ", ".join(f"{other} {n}" for other, n in zip(classes, row, strict=True))
-            for name, row in zip(classes, one.scores.confusion, strict=True)
+            for name, row in zip(classes, confusion, strict=True)
         )
         caption = (
             "Left: how often each class was predicted (columns) of each true class (rows). Middle: "
@@ -125,8 +152,29 @@ def _show_classes(one: Assessment) -> list[str]:
             "they are calibrated, and the number is that of the predictions."
         )
         alt = f"Confusion matrix: {rows}. Beside it ROC curves and calibration."
-        parts.append(format_picture(png, alt=alt, caption=caption))
+        parts.append(format_chart(png, chart, alt=alt, caption=caption))
+        parts += [
+            _count_confusions(classes, confusion),
+            format_table(
+                ["Probability", "Predictions", "Came true"],
+                [
+                    [one_bin.probability, one_bin.n, one_bin.share_true]
+                    for one_bin in bin_calibration(truth, predicted)
+                ],
+                caption="Calibration: mean probability of the predicted class, and the share of "
+                "these predictions that came true, in bins of a tenth.",
+            ),
+        ]
     return parts
+
+
+def _count_confusions(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
+    rows: list[list[Cell]] = [
+        [name, *counts, counts[place] / total if (total := sum(counts)) else None]
+        for place, (name, counts) in enumerate(zip(classes, confusion, strict=True))
+    ]
+    heads = ["True class", *(f"Predicted {name}" for name in classes), "Share found"]
+    return format_table(heads, rows, caption="Confusion matrix.")
 
 
 def tell_score(score: Score, unit: str | None = None) -> list[Cell]:

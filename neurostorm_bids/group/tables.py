@@ -86,12 +86,17 @@ def identify_runs(results: Sequence[Result]) -> list[Column]:
     ]
 
 
-def tabulate_quality(results: Sequence[Result], motion_mm: Sequence[float | None]) -> list[Column]:
+def tabulate_quality(
+    results: Sequence[Result],
+    motion_mm: Sequence[float | None],
+    novelties: Sequence[float] = (),
+) -> list[Column]:
     """Return a row for each run and model: what is known of how good the run is.
 
     Parameters
     ----------
     motion_mm : mean framewise displacement of each.
+    novelties : distances from the training runs, NaN where not known; a column only if any is.
     """
     grids = [result.sidecar.get("Grid") for result in results]
     clocks = [grid.get("repetition_time_s") if isinstance(grid, dict) else None for grid in grids]
@@ -136,12 +141,30 @@ def tabulate_quality(results: Sequence[Result], motion_mm: Sequence[float | None
             ),
             description="Share of the brain mask that lies in the model's field of view, 0 to 1.",
         ),
+        *_tabulate_if_known(
+            "median_tsnr",
+            [result.read_number("MedianTSNR") for result in results],
+            "Median over the brain of the temporal signal-to-noise ratio.",
+        ),
+        *_tabulate_if_known(
+            "novelty",
+            novelties,
+            "Distance of the run's embedding from those of the runs that the model was trained on.",
+        ),
         Column(
             name="n_warnings",
             cells=[len(result.list_texts("Warnings")) for result in results],
             description="Warnings of the participant level; the run's sidecar has their text.",
         ),
     ]
+
+
+def _tabulate_if_known(name: str, values: Sequence[float | None], description: str) -> list[Column]:
+    """Return a column of numbers, or none where none is known."""
+    numbers = [np.nan if value is None else value for value in values]
+    if not np.isfinite(numbers).any():
+        return []
+    return [Column(name=name, cells=round_numbers(numbers), description=description)]
 
 
 def tabulate_scores(assessments: Sequence[Assessment]) -> list[Column]:

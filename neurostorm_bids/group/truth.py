@@ -42,6 +42,7 @@ class Assessment:
     level : what the truth belongs to; a row is one of these.
     keys, participants : of the rows.
     predicted : shape (n_rows, C) or (n_rows, 1).
+    intervals : calibrated, means of the runs' ends, shape (n_rows, 2); NaN where there are none.
     truth : positions of classes or numbers, shape (n_rows,); NaN where it is not known.
     source : where the truth stands; None if it was not found.
     scores : None where there is too little truth.
@@ -55,6 +56,7 @@ class Assessment:
     keys: tuple[str, ...]
     participants: tuple[str, ...]
     predicted: Floats
+    intervals: Floats
     truth: Floats
     source: str | None
     scores: Scores | None
@@ -108,6 +110,7 @@ def assess_predictions(
         keys=keys,
         participants=participants,
         predicted=predicted,
+        intervals=average_rows(predictions.intervals, row_keys)[1],
         truth=truth,
         source=None if found is None else f"{found.name} ({found.source})",
         scores=scores,

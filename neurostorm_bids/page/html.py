@@ -6,17 +6,31 @@ Every function takes plain text and numbers and returns HTML.
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import math
 from html import escape
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
 
 from neurostorm_bids.page.words import format_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-Cell = str | int | float | None
+
+class Link(NamedTuple):
+    """A text that leads to a file beside the page."""
+
+    text: str
+    path: str
+
+
+Cell = str | int | float | Link | None
+
+CHART = '<figure class="chart">'
+"""How a chart begins in a page."""
 
 _PAGE = """\
 <!DOCTYPE html>
@@ -24,8 +38,9 @@ _PAGE = """\
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; \
-style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
+img-src data: blob:; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; \
+form-action 'none'">
 <title>{title}</title>
 <style>
 {style}</style>
@@ -36,23 +51,55 @@ style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 {body}
 </main>
 <footer>{footer}</footer>
-<script>
-{script}</script>
+{scripts}
 </body>
 </html>
 """
+_MANY_ROWS = 25
+_TALL = '<div class="scroll tall" tabindex="0" role="region" aria-label="{label}">'
+_WITHOUT_SCRIPTS = """\
+<noscript><p class="note">Scripts are off: charts are still pictures, and tables cannot be sorted or
+filtered. Nothing is missing.</p></noscript>"""
 
 
-def format_page(title: str, body: Iterable[str], *, footer: str) -> str:
-    """Return a whole page of parts that are HTML already; it may load nothing from anywhere."""
-    data = files("neurostorm_bids") / "data"
+def format_page(
+    title: str, body: Iterable[str], *, footer: str, scripts: Iterable[str] = ()
+) -> str:
+    """Return a whole page of parts that are HTML already; it may load nothing from anywhere.
+
+    Parameters
+    ----------
+    scripts : programs to run after that of the tables. Nothing else runs: the page names each of
+        its scripts by a checksum.
+    """
+    programs = [read_page_file("report.js"), *scripts]
     return _PAGE.format(
         title=escape(title),
-        style=(data / "report.css").read_text(encoding="utf-8"),
-        script=(data / "report.js").read_text(encoding="utf-8"),
-        body="\n".join(body),
+        style=read_page_file("report.css"),
+        allowed=" ".join(map(_name_script, programs)),
+        body="\n".join([_WITHOUT_SCRIPTS, *body]),
         footer=escape(footer),
+        scripts="\n".join(f"<script>{program}</script>" for program in programs),
     )
+
+
+def read_page_file(name: str) -> str:
+    """Return the text of a program or a style that pages are made with."""
+    return (files("neurostorm_bids") / "data" / name).read_text(encoding="utf-8")
+
+
+def _name_script(program: str) -> str:
+    """Return what allows a script in a Content-Security-Policy: its checksum.
+
+    Raises
+    ------
+    ValueError
+        If a page would take a part of it for its end.
+    """
+    if "</script" in program.lower() or "\r" in program:
+        raise ValueError("A script within a page may hold no end of a script, and no return.")
+    digest = hashlib.sha256(program.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
 def format_section(title: str, *parts: str) -> str:
@@ -91,6 +138,7 @@ def format_table(
     *,
     caption: str,
     is_sortable: bool = False,
+    is_filterable: bool = False,
 ) -> str:
     """Return a table.
 
@@ -100,6 +148,7 @@ def format_table(
     rows : a value for each column; what is missing is None or NaN. The first names the row.
     caption : what the table shows.
     is_sortable : by a click on a head.
+    is_filterable : by a text that rows must hold.
     """
     rows = list(rows)
     numeric = [isinstance(value, int | float) for value in (rows[0] if rows else columns)]
@@ -108,9 +157,12 @@ def format_table(
         for column, is_number in zip(columns, numeric, strict=True)
     )
     lines = "\n".join(f"<tr>{_format_row(row, numeric)}</tr>" for row in rows)
-    kind = ' class="sortable"' if is_sortable else ""
+    kinds = ["sortable"] * is_sortable + ["filterable"] * is_filterable
+    kind = f' class="{" ".join(kinds)}"' if kinds else ""
+    is_tall = is_filterable and len(rows) > _MANY_ROWS
+    frame = _TALL.format(label=escape(caption)) if is_tall else '<div class="scroll">'
     return (
-        f'<div class="scroll"><table{kind}><caption>{escape(caption)}</caption>\n'
+        f"{frame}<table{kind}><caption>{escape(caption)}</caption>\n"
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}\n</tbody></table></div>"
     )
 
@@ -131,6 +183,36 @@ def format_picture(png: bytes, *, alt: str, caption: str) -> str:
     )
 
 
+def format_chart(png: bytes, chart: Mapping[str, object], *, alt: str, caption: str) -> str:
+    """Return a picture in whose place a chart is drawn where scripts run, but not on paper.
+
+    Parameters
+    ----------
+    png, alt, caption : see `format_picture`.
+    chart : what the page's script reads, of values that JSON knows.
+    """
+    picture = format_picture(png, alt=alt, caption=caption)
+    block = f'<script type="application/json">{embed_json(chart)}</script>'
+    place = f'<div class="plot" role="group" aria-label="{escape(alt)}" hidden></div>'
+    return picture.replace("<figure>", CHART, 1).replace(
+        "<figcaption>", f"{place}\n{block}\n<figcaption>", 1
+    )
+
+
+def embed_json(value: object) -> str:
+    """Return JSON that a page cannot take for HTML, whatever texts it holds.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite.
+    """
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
 def _format_row(row: Sequence[Cell], numeric: Sequence[bool]) -> str:
     first, *others = row
     cells = [f'<th scope="row"{_align(numeric[0])}{_sort_by(first)}>{_format_cell(first)}</th>']
@@ -148,7 +230,7 @@ def _is_missing(value: Cell) -> bool:
 
 
 def _sort_by(value: Cell) -> str:
-    if isinstance(value, str):
+    if isinstance(value, str | Link):
         return ""
     return ' data-value=""' if _is_missing(value) else f' data-value="{value!r}"'
 
@@ -156,6 +238,8 @@ def _sort_by(value: Cell) -> str:
 def _format_cell(value: Cell) -> str:
     if isinstance(value, str):
         return escape(value)
+    if isinstance(value, Link):
+        return f'<a href="{escape(quote(value.path))}">{escape(value.text)}</a>'
     return "n/a" if value is None or _is_missing(value) else format_number(value)
 
 

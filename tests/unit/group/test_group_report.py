@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 import pytest
 
 from neurostorm_bids.derivatives.tables import format_table
@@ -12,7 +11,6 @@ from neurostorm_bids.group.collect import collect_results
 from neurostorm_bids.group.colours import choose_colourings, make_colouring
 from neurostorm_bids.group.level import summarise_group
 from neurostorm_bids.group.people import find_people
-from neurostorm_bids.group.pictures import map_embeddings
 from neurostorm_bids.group.report import format_report
 from neurostorm_bids.group.sources import find_sources
 from neurostorm_bids.group.tables import tabulate_people, tabulate_scores
@@ -22,22 +20,6 @@ PNG = "data:image/png;base64,"
 
 def make_report(options):
     return format_report(summarise_group(options, collect_results(options), find_sources(options)))
-
-
-def test_the_map_keeps_distances_of_two_dimensional_data():
-    vectors = np.random.default_rng(0).normal(size=(9, 2)) @ np.eye(2, 5)
-    plane = map_embeddings(vectors)
-    before = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
-    after = np.linalg.norm(plane.points[:, None] - plane.points[None], axis=-1)
-    np.testing.assert_allclose(after, before, atol=1e-12)
-    assert sum(plane.shares) == pytest.approx(1)
-
-
-@pytest.mark.parametrize("shape", [(2, 5), (4, 1), (3, 3)])
-def test_the_map_of_equal_runs_has_all_points_in_one_place(shape):
-    plane = map_embeddings(np.ones(shape))
-    np.testing.assert_allclose(plane.points, np.zeros((shape[0], 2)), atol=1e-12)
-    assert plane.shares == (0, 0)
 
 
 def test_numbers_are_coloured_as_numbers_and_codes_as_names():
@@ -77,9 +59,10 @@ def test_the_report_shows_every_part_and_loads_nothing(filled):
     page = make_report(filled.options())
     for title in ("Prediction of age", "Prediction of sex", "Re-identification", "Quality of"):
         assert f"<h2>{title}" in page
-    # age; sex, its confusion matrix; the map; the CMC curve
-    assert page.count(PNG) == 5
-    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    markup = re.sub(r"(?s)<script>.*?</script>", "", page)
+    # age; sex, its confusion matrix; the map; the CMC curve; the outliers
+    assert markup.count(PNG) == 6
+    assert not re.search(r"(src|href)=\"(?!data:)", markup)
     assert str(filled.output.parent) not in page
 
 
