@@ -72,7 +72,7 @@ def format_page(
     scripts : programs to run after that of the tables. Nothing else runs: the page names each of
         its scripts by a checksum.
     """
-    programs = [read_page_file("report.js"), *scripts]
+    programs = [f"\n{program}" for program in (read_page_file("report.js"), *scripts)]
     return _PAGE.format(
         title=escape(title),
         style=read_page_file("report.css"),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import math
 import re
 from importlib.resources import files
@@ -9,6 +11,9 @@ from itertools import pairwise
 import pytest
 
 from neurostorm_bids.page.html import (
+    Link,
+    embed_json,
+    format_chart,
     format_facts,
     format_page,
     format_paragraphs,
@@ -29,7 +34,9 @@ HOSTILE = "<script>alert('x')</script> & \"quoted\""
         format_warnings([HOSTILE]),
         format_facts({HOSTILE: HOSTILE}),
         format_table([HOSTILE], [[HOSTILE]], caption=HOSTILE),
+        format_table(["a"], [[Link(HOSTILE, HOSTILE)]], caption=HOSTILE, is_filterable=True),
         format_picture(b"", alt=HOSTILE, caption=HOSTILE),
+        format_chart(b"", {HOSTILE: HOSTILE}, alt=HOSTILE, caption=HOSTILE),
         format_page(HOSTILE, [], footer=HOSTILE).replace("<script>\n//", ""),
     ],
 )
@@ -43,6 +50,41 @@ def test_a_page_may_load_nothing():
     page = format_page("Title", [], footer="End")
     assert "default-src 'none'" in page
     assert not re.search(r"""https?://|@import|url\(|<link|src=(?!"data:)""", page)
+
+
+def test_a_page_allows_its_own_scripts_and_no_others():
+    page = format_page("Title", [], footer="End", scripts=["let own = '\u2713';"])
+    scripts = re.findall(r"(?s)<script>(.*?)</script>", page)
+    digests = [hashlib.sha256(script.encode()).digest() for script in scripts]
+    allowed = re.search(r"script-src ([^;]*);", page)[1]
+    assert allowed == " ".join(f"'sha256-{base64.b64encode(one).decode()}'" for one in digests)
+    assert len(scripts) == 2
+
+
+def test_a_script_that_would_end_early_is_refused():
+    with pytest.raises(ValueError, match="no end of a script"):
+        format_page("Title", [], footer="", scripts=["'</SCRIPT>'"])
+
+
+def test_what_a_chart_reads_is_what_was_given_and_cannot_end_its_script():
+    value = {"<!--": ["</script>", "a & b", "\u2028", 1.5, None]}
+    text = embed_json(value)
+    assert json.loads(text) == value
+    assert not set("<>&\u2028") & set(text)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        embed_json(math.nan)
+
+
+def test_a_link_leads_to_a_file_beside_the_page_whatever_its_name():
+    html = format_table(["Who"], [[Link("sub-01", 'sub-01?"#.html')]], caption="")
+    assert '<a href="sub-01%3F%22%23.html">sub-01</a>' in html
+
+
+def test_a_long_table_scrolls_and_a_keyboard_can_scroll_it():
+    rows = [[n] for n in range(100)]
+    html = format_table(["n"], rows, caption="Numbers", is_filterable=True)
+    assert 'tabindex="0" role="region" aria-label="Numbers"' in html
+    assert "tabindex" not in format_table(["n"], rows[:3], caption="", is_filterable=True)
 
 
 def test_a_picture_is_the_bytes_that_were_given():
