@@ -129,6 +129,14 @@ OPTIONS: list[click.Parameter] = [
         "shall hold the truth.",
     ),
     _finetune(
+        "--seeds",
+        "n_seeds",
+        type=COUNT,
+        show_default=True,
+        help="Repeat splits, learning and baselines with so many seeds, from --random-seed on. The "
+        "model that is kept is that of the first.",
+    ),
+    _finetune(
         "--permutations",
         "n_permutations",
         type=click.IntRange(min=0),

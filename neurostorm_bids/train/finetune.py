@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,34 +14,17 @@ from neurostorm_bids.inputs.tables import list_table_roots
 from neurostorm_bids.inputs.targets import read_target
 from neurostorm_bids.options import count_available_cpus
 from neurostorm_bids.pretrained import load_model
-from neurostorm_bids.train.comparators import compare_with_baselines
-from neurostorm_bids.train.examples import Examples, find_examples
-from neurostorm_bids.train.finetune_options import BY_SITE, HELD_OUT, K_FOLD, FinetuneOptions
+from neurostorm_bids.train.examples import find_examples
 from neurostorm_bids.train.finetune_outcome import Finetuning, write_finetuning
-from neurostorm_bids.train.learning import (
-    calibrate_learnt,
-    learn_by_gradients,
-    learn_linear,
-    list_cases,
-)
+from neurostorm_bids.train.learning import list_cases
 from neurostorm_bids.train.rivals import connect_examples, describe_nuisance
+from neurostorm_bids.train.rounds import Material, run_rounds
 from neurostorm_bids.train.scans import prepare_scans
-from neurostorm_bids.train.split_file import check_groups, read_splits
-from neurostorm_bids.train.splits import (
-    HELD_OUT_SHARE,
-    N_FOLDS,
-    add_validation,
-    split_by_site,
-    split_held_out,
-    split_k_fold,
-)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from neurostorm_bids.inputs import Discovery
     from neurostorm_bids.pretrained import Model
-    from neurostorm_bids.train.splits import Splits
+    from neurostorm_bids.train.finetune_options import FinetuneOptions
 
 logger = logging.getLogger(__name__)
 
@@ -105,28 +87,21 @@ def run_finetune_level(options: FinetuneOptions) -> int:
         None if name is None else examples.map_participants(examples.read(name, roots))
         for name in (options.site_column, options.group_column)
     )
-    splits = split(options, examples, sites=sites, groups=groups)
-    logger.info("Splits: %s", splits.method)
-    for note in splits.notes:
-        logger.warning("%s", note)
-    cases = list_cases(options, examples, roots)
-    if options.adapt == "linear":
-        learnt = learn_linear(options, model, examples, cases, splits, groups=groups)
-    else:
-        learnt = learn_by_gradients(options, model, examples, splits, roots=roots, groups=groups)
-    learnt = calibrate_learnt(options, examples, learnt)
     connectivity, notes = connect_examples(
         examples, options.folder / "connectivity", atlas=options.atlas
     )
-    compared = compare_with_baselines(
+    rounds = run_rounds(
         options,
-        examples,
-        cases,
-        splits,
-        learnt.evaluation,
-        connectivity=connectivity,
-        nuisance=describe_nuisance(examples, sites=sites),
-        groups=groups,
+        Material(
+            model=model,
+            examples=examples,
+            cases=list_cases(options, examples, roots),
+            roots=roots,
+            sites=sites,
+            groups=groups,
+            connectivity=connectivity,
+            nuisance=describe_nuisance(examples, sites=sites),
+        ),
     )
     write_dataset_files(
         options.output_dir,
@@ -139,46 +114,15 @@ def run_finetune_level(options: FinetuneOptions) -> int:
         Finetuning(
             options=options,
             examples=examples,
-            splits=splits,
-            compared=compared,
-            model=learnt.model,
-            parameters=learnt.parameters,
-            notes=(*splits.notes, *learnt.evaluation.notes, *learnt.notes, *notes),
+            rounds=rounds.rounds,
+            model=rounds.learnt.model,
+            parameters=rounds.learnt.parameters,
+            notes=(*rounds.notes, *notes),
             started_from=model.provenance.name,
             failed=(*scans.failed, *unusable),
         )
     )
     return 1 if scans.failed or discovery.unusable else 0
-
-
-def split(
-    options: FinetuneOptions,
-    examples: Examples,
-    *,
-    sites: Mapping[str, str | None] | None,
-    groups: Mapping[str, str | None] | None,
-) -> Splits:
-    """Decide who is learnt from and who is tested.
-
-    Raises
-    ------
-    DataError
-        If there are too few participants, or a split file puts a group on two sides.
-    """
-    people, seed = examples.gather_people(groups), options.train.seed
-    if options.splits == K_FOLD:
-        splits = split_k_fold(people, n_folds=options.n_folds or N_FOLDS, seed=seed)
-    elif options.splits == HELD_OUT:
-        splits = split_held_out(people, share=options.held_out_share or HELD_OUT_SHARE, seed=seed)
-    elif options.splits == BY_SITE:
-        splits = split_by_site(examples.participants, sites or {})
-    else:
-        splits = read_splits(Path(options.splits), people.labels)
-    if groups is not None:
-        check_groups(splits, groups)
-    if options.adapt != "linear" and not all(fold.validation for fold in splits.folds):
-        splits = add_validation(splits, people, share=options.validation_share, seed=seed)
-    return splits
 
 
 def _find_runs(options: FinetuneOptions, model: Model) -> Discovery:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from neurostorm_bids.errors import UsageError
 from neurostorm_bids.inputs import Cleaning, Selection
-from neurostorm_bids.train.options import TrainOptions
+from neurostorm_bids.train.options import MAX_SEED, TrainOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +50,8 @@ class FinetuneOptions:
     harmonise : remove differences between sites from the embeddings (ComBat).
     balance_classes : give every class the same weight, however rare.
     validation_share : of the training participants, who decide when to stop.
+    n_seeds : how often splits and learning are repeated, with the seed of `train` and those that
+        follow it; the model that is kept is that of the first.
     n_permutations : for p-values; 0 for none.
     coverage : of intervals or sets of classes that the model gives for new runs, between 0 and 1.
     atlas : regions of the functional-connectivity baseline, a name or path; None for Schaefer's
@@ -85,6 +87,7 @@ class FinetuneOptions:
     harmonise: bool = False
     balance_classes: bool = False
     validation_share: float = 0.1
+    n_seeds: int = 1
     n_permutations: int = 0
     coverage: float = 0.9
     atlas: str | None = None
@@ -117,11 +120,26 @@ class FinetuneOptions:
             )
         if self.batch_size is not None and not is_linear:
             raise UsageError("The batch size of a training belongs to its own options.")
+        last_seed = self.train.seed + self.n_seeds - 1
+        if self.n_seeds < 1 or last_seed > MAX_SEED:
+            raise UsageError(
+                f"Expected one seed or more, up to {MAX_SEED}; found {self.n_seeds} from "
+                f"{self.train.seed}. Change --seeds or --random-seed."
+            )
 
     @property
     def is_by_clip(self) -> bool:
         """Whether clips of a run have different targets."""
         return self.target == "trial_type"
+
+    @property
+    def seeds(self) -> range:
+        """The seeds, from that of `train`."""
+        return range(self.train.seed, self.train.seed + self.n_seeds)
+
+    def with_seed(self, seed: int) -> FinetuneOptions:
+        """Return the options of one seed alone."""
+        return replace(self, n_seeds=1, train=replace(self.train, seed=seed))
 
     @property
     def folder(self) -> Path:

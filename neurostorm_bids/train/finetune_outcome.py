@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from neurostorm_bids import __version__
@@ -16,7 +17,8 @@ from neurostorm_bids.pretrained import Provenance, save_model
 from neurostorm_bids.train.baselines import MAIN_MEASURE
 from neurostorm_bids.train.finetune_report import format_finetuning
 from neurostorm_bids.train.outcome import MODELS
-from neurostorm_bids.train.split_file import format_splits
+from neurostorm_bids.train.seeds import summarise_seeds
+from neurostorm_bids.train.split_file import format_rounds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from neurostorm_bids.train.comparators import Compared
     from neurostorm_bids.train.examples import Examples
     from neurostorm_bids.train.finetune_options import FinetuneOptions
+    from neurostorm_bids.train.rounds import Round
     from neurostorm_bids.train.scores import Score
     from neurostorm_bids.train.splits import Splits
 
@@ -41,8 +44,8 @@ class Finetuning:
 
     Attributes
     ----------
-    options, examples, splits : what it was given.
-    compared : the model, then the baselines.
+    options, examples : what it was given.
+    rounds : what came of each seed; the first is that of the model that is kept.
     model : that is kept.
     parameters : that were trained for it.
     notes : what was found on the way, in sentences.
@@ -52,13 +55,22 @@ class Finetuning:
 
     options: FinetuneOptions
     examples: Examples
-    splits: Splits
-    compared: tuple[Compared, ...]
+    rounds: tuple[Round, ...]
     model: Model
     parameters: ParameterCount
     notes: tuple[str, ...]
     started_from: str
     failed: tuple[tuple[str, str], ...]
+
+    @property
+    def splits(self) -> Splits:
+        """Those of the first seed."""
+        return self.rounds[0].splits
+
+    @property
+    def compared(self) -> tuple[Compared, ...]:
+        """The model, then the baselines, of the first seed."""
+        return self.rounds[0].compared
 
     @property
     def name(self) -> str:
@@ -78,7 +90,7 @@ def write_finetuning(found: Finetuning) -> None:
     folder = output_dir / FOLDER / found.name
     report = format_finetuning(found)
     files: dict[Path, str] = {
-        folder / SPLIT: format_splits(found.splits),
+        folder / SPLIT: format_rounds({one.seed: one.splits for one in found.rounds}),
         folder / PREDICTIONS: format_predictions(found),
         folder / SCORES: json.dumps(list_scores(found), indent=2) + "\n",
         folder / REPORT: report,
@@ -109,6 +121,7 @@ def describe_origin(found: Finetuning) -> Provenance:
             f"this folder learnt from {_tell_learners(found)}."
         ),
         *(f"Scores of {one.name}: {_tell(one.scores.scores)}." for one in (first, *others)),
+        *(one.describe() for one in summarise_seeds(found.rounds) if len(found.rounds) > 1),
         *found.notes,
     ]
     return Provenance(
@@ -121,21 +134,24 @@ def describe_origin(found: Finetuning) -> Provenance:
 
 
 def format_predictions(found: Finetuning) -> str:
-    """Return a table: truth, and what models that had not seen the participant said."""
-    examples = found.examples
-    (first, *_), classes = found.compared, found.examples.classes
+    """Return a table: truth, and what models that had not seen the participant said.
+
+    A row for each example and seed.
+    """
+    examples, classes = found.examples, found.examples.classes
     names = [f"probability_{name}" for name in classes] or ["prediction"]
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     baselines = [] if classes else [_spell(one.name) for one in found.compared[1:]]
-    writer.writerow(["participant_id", "example", "fold", "truth", *names, *baselines])
-    for at, label in enumerate(examples.participants):
+    writer.writerow(["participant_id", "example", "seed", "fold", "truth", *names, *baselines])
+    for one, (at, label) in product(found.rounds, enumerate(examples.participants)):
         truth = classes[int(examples.truth[at])] if classes else f"{examples.truth[at]:.10g}"
-        fold = first.predictions.folds[at]
+        first, *others = one.compared
+        fold = first.predictions.folds[at] or "n/a"
         told = [_format(value) for value in first.predictions.outputs[at]]
         if baselines:
-            told += [_format(one.predictions.outputs[at, 0]) for one in found.compared[1:]]
-        writer.writerow([f"sub-{label}", examples.keys[at], fold or "n/a", truth, *told])
+            told += [_format(other.predictions.outputs[at, 0]) for other in others]
+        writer.writerow([f"sub-{label}", examples.keys[at], one.seed, fold, truth, *told])
     return text.getvalue()
 
 
@@ -151,6 +167,7 @@ def list_scores(found: Finetuning) -> dict[str, Any]:
         "target": found.examples.target.describe(),
         "split": found.splits.method,
         "main_measure": MAIN_MEASURE[kind],
+        "seed": found.rounds[0].seed,
         "methods": [
             {
                 "name": one.name,
@@ -160,6 +177,10 @@ def list_scores(found: Finetuning) -> dict[str, Any]:
             }
             for one in found.compared
         ],
+        "over_seeds": {
+            "seeds": [one.seed for one in found.rounds],
+            "methods": [one.to_dict() for one in summarise_seeds(found.rounds)],
+        },
         "notes": list(found.notes),
     }
 

@@ -18,6 +18,7 @@ from neurostorm_bids.page.html import (
 )
 from neurostorm_bids.train.baselines import MAIN_MEASURE
 from neurostorm_bids.train.finetune_pictures import draw_classification, draw_regression
+from neurostorm_bids.train.seeds import format_spread, summarise_seeds
 
 if TYPE_CHECKING:
     from neurostorm_bids.train.comparators import Compared
@@ -47,6 +48,7 @@ def format_finetuning(found: Finetuning) -> str:
         format_paragraphs(*tell_outcome(found)),
         format_warnings(list_warnings(found)),
         _show_scores(found),
+        _show_seeds(found) if len(found.rounds) > 1 else "",
         _show_picture(found),
         _show_people(found),
         _show_splits(found),
@@ -70,6 +72,13 @@ def tell_outcome(found: Finetuning) -> list[str]:
     )
     lines = [learnt, f"{_NAMES[name]} of the model: {_tell_score(main, scores.unit)}."]
     lines += [one.verdict.describe() for one in baselines if one.verdict is not None]
+    if len(found.rounds) > 1:
+        seeds = ", ".join(str(one.seed) for one in found.rounds)
+        lines.append(
+            f"All that was done with the seeds {seeds}. What is said above, and the model that is "
+            f"kept, are of the first ({found.rounds[0].seed}). "
+            + " ".join(one.describe() for one in summarise_seeds(found.rounds))
+        )
     return lines
 
 
@@ -80,6 +89,13 @@ def list_warnings(found: Finetuning) -> list[str]:
     lost = [one.name for one in found.compared if one.verdict and not one.verdict.is_beaten]
     if lost:
         warnings.append(f"The model does not beat {_join(lost)}.")
+    unsure = [
+        one.name
+        for one in summarise_seeds(found.rounds)
+        if one.name not in lost and not all(one.is_beaten)
+    ]
+    if unsure:
+        warnings.append(f"The model does not beat {_join(unsure)} with every seed.")
     if model.scores.n_participants < _FEW_PARTICIPANTS:
         warnings.append(
             f"{model.scores.n_participants} participants were tested: the intervals are wide, and "
@@ -126,12 +142,36 @@ def _show_scores(found: Finetuning) -> str:
     return format_section("Scores", *parts)
 
 
+def _show_seeds(found: Finetuning) -> str:
+    methods, unit = summarise_seeds(found.rounds), found.compared[0].scores.unit
+    main = methods[0].main
+    names = [spread.name for spread in methods[0].spreads]
+    return format_section(
+        "Seeds",
+        format_table(
+            ["Method", *(_NAMES[name] + _unit_of(name, unit) for name in names)],
+            [[one.name, *map(format_spread, one.spreads)] for one in methods],
+            caption=f"Mean and standard deviation over {len(found.rounds)} seeds: how much scores "
+            "depend on who is in which fold, and on how a training begins. That they rest on these "
+            "participants is told by the intervals above, not by this deviation.",
+        ),
+        format_table(
+            ["Seed", *(one.name for one in methods)],
+            [
+                [seed.seed, *(_format_number(one[main].values[at]) for one in methods)]
+                for at, seed in enumerate(found.rounds)
+            ],
+            caption=f"{_NAMES[main]}{_unit_of(main, unit)} with each seed.",
+        ),
+    )
+
+
 def _show_p_values(found: Finetuning) -> str:
     scores = found.compared[0].scores
     return format_table(
         ["Method", *(_NAMES[score.name] for score in scores.scores)],
         [
-            [one.name, *(_format_p(score.p_value) for score in one.scores.scores)]
+            [one.name, *(_format_number(score.p_value) for score in one.scores.scores)]
             for one in found.compared
         ],
         caption=f"p-values, one-sided, of {found.options.n_permutations} permutations of the truth "
@@ -196,13 +236,15 @@ def _show_people(found: Finetuning) -> str:
 
 def _show_splits(found: Finetuning) -> str:
     table = format_table(
-        ["Fold", "Trained on", "Validation", "Tested"],
+        ["Seed", "Fold", "Trained on", "Validation", "Tested"],
         [
-            [fold.name, len(fold.train), len(fold.validation), len(fold.test)]
-            for fold in found.splits.folds
+            [one.seed, fold.name, len(fold.train), len(fold.validation), len(fold.test)]
+            for one in found.rounds
+            for fold in one.splits.folds
         ],
         caption=f"Participants: {found.splits.method}. No participant is on two sides. Give "
-        f"finetune/{found.name}/split.tsv to --splits to use the same again.",
+        f"finetune/{found.name}/split.tsv to --splits to use the same again"
+        + (", with the same seeds." if len(found.rounds) > 1 else "."),
     )
     return format_section("Splits", table)
 
@@ -239,7 +281,7 @@ def _unit_of(name: str, unit: str | None) -> str:
     return f" ({unit})" if unit and name in {"mae", "rmse"} else ""
 
 
-def _format_p(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3g}"
 
 

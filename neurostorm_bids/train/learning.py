@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from neurostorm_bids.pretrained import Model
     from neurostorm_bids.train.evaluate import OutOfFold
     from neurostorm_bids.train.examples import Examples
+    from neurostorm_bids.train.features import RunFeatures
     from neurostorm_bids.train.finetune_options import FinetuneOptions
     from neurostorm_bids.train.splits import Splits
 
@@ -75,13 +76,13 @@ def learn_linear(
     *,
     groups: Mapping[str, str | None] | None,
 ) -> Learnt:
-    """Fit ridge or logistic regression on pooled embeddings of the frozen backbone."""
-    device = choose_device(options.train.accelerator)
-    model.backbone.to(device)
+    """Fit ridge or logistic regression on pooled embeddings of the frozen backbone.
+
+    In every fold, and for the model that is kept.
+    """
     scans = [examples.scans[position] for position in examples.used_scans]
-    found = embed_scans(model, scans, options.folder / "embeddings", batch_size=options.batch_size)
-    cases = replace(cases, features=pool_features(examples, found))
-    fitting = FitOptions(balances_classes=options.balance_classes, seed=options.train.seed)
+    found, cases = _embed(options, model, examples, cases)
+    fitting = _choose_fitting(options)
     evaluation = evaluate_probe(examples, cases, found, splits, groups=groups, options=fitting)
     is_kept = np.isin(np.asarray(examples.participants, dtype=str), find_learners(splits))
     kept = cases.select(is_kept)
@@ -108,7 +109,7 @@ def learn_linear(
         )
     final = replace(
         model,
-        head=head.to(device),
+        head=head.to(choose_device(options.train.accelerator)),
         head_config=configure_head(model.config, spec),
         target=spec,
     )
@@ -123,6 +124,36 @@ def learn_linear(
     return Learnt(evaluation, final, parameters, tuple(notes), embedded)
 
 
+def evaluate_linear(
+    options: FinetuneOptions,
+    model: Model,
+    examples: Examples,
+    cases: Cases,
+    splits: Splits,
+    *,
+    groups: Mapping[str, str | None] | None,
+) -> OutOfFold:
+    """As `learn_linear`, without a model to keep."""
+    found, cases = _embed(options, model, examples, cases)
+    return evaluate_probe(
+        examples, cases, found, splits, groups=groups, options=_choose_fitting(options)
+    )
+
+
+def _embed(
+    options: FinetuneOptions, model: Model, examples: Examples, cases: Cases
+) -> tuple[list[RunFeatures], Cases]:
+    """Return embeddings of the used runs, and the cases with them as features."""
+    model.backbone.to(choose_device(options.train.accelerator))
+    scans = [examples.scans[position] for position in examples.used_scans]
+    found = embed_scans(model, scans, options.folder / "embeddings", batch_size=options.batch_size)
+    return found, replace(cases, features=pool_features(examples, found))
+
+
+def _choose_fitting(options: FinetuneOptions) -> FitOptions:
+    return FitOptions(balances_classes=options.balance_classes, seed=options.train.seed)
+
+
 def learn_by_gradients(
     options: FinetuneOptions,
     model: Model,
@@ -133,14 +164,7 @@ def learn_by_gradients(
     groups: Mapping[str, str | None] | None,
 ) -> Learnt:
     """Train prompts, low-rank updates or everything in every fold, then for the model to keep."""
-    tuner = Tuner(
-        fabric=start_fabric(options.train),
-        model=model,
-        examples=examples,
-        options=options,
-        roots=roots,
-        folder=options.folder / "tuning",
-    )
+    tuner = _make_tuner(options, model, examples, roots)
     evaluation, tuned = tuner.evaluate(splits)
     if len(splits.folds) == 1:
         (final,) = tuned
@@ -158,6 +182,32 @@ def learn_by_gradients(
     )
     embedded = tuner.embed(final.model, find_learners(splits))
     return Learnt(evaluation, final.model, final.parameters, (note,), embedded)
+
+
+def evaluate_by_gradients(
+    options: FinetuneOptions,
+    model: Model,
+    examples: Examples,
+    splits: Splits,
+    *,
+    roots: Sequence[Path],
+) -> OutOfFold:
+    """As `learn_by_gradients`, without a model to keep."""
+    evaluation, _ = _make_tuner(options, model, examples, roots).evaluate(splits)
+    return evaluation
+
+
+def _make_tuner(
+    options: FinetuneOptions, model: Model, examples: Examples, roots: Sequence[Path]
+) -> Tuner:
+    return Tuner(
+        fabric=start_fabric(options.train),
+        model=model,
+        examples=examples,
+        options=options,
+        roots=roots,
+        folder=options.folder / "tuning",
+    )
 
 
 def calibrate_learnt(options: FinetuneOptions, examples: Examples, learnt: Learnt) -> Learnt:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PREDICTIONS = "predictions.tsv"
 _KEYS = ("participant_id", "example", "fold", "truth")
+_SEED = "seed"
 _PROBABILITY = "probability_"
 
 
@@ -115,6 +116,8 @@ def format_comparison(pairs: Sequence[Pair]) -> str:
 def read_predictions(path: Path) -> Told:
     """Read what a fine-tuning predicted, rows sorted by their keys.
 
+    Of several seeds the first is taken, that of the model that is kept.
+
     Raises
     ------
     DataError
@@ -132,7 +135,9 @@ def read_predictions(path: Path) -> Told:
         )
     outputs = np.stack([_read_numbers(table, name) for name in named or ["prediction"]], axis=1)
     keys = list(zip(*(columns[name] for name in _KEYS), strict=True))
-    order = sorted(range(len(keys)), key=keys.__getitem__)
+    seeds = columns.get(_SEED)
+    rows = [row for row in range(len(keys)) if seeds is None or seeds[row] == seeds[0]]
+    order = sorted(rows, key=keys.__getitem__)
     return Told(
         keys=tuple((drop_prefix(keys[at][0], "sub"), *keys[at][1:]) for at in order),
         classes=tuple(name.removeprefix(_PROBABILITY) for name in named),

@@ -208,6 +208,57 @@ def test_the_same_split_and_data_give_the_same_scores(age, call, tmp_path):
     assert after["the model"] == pytest.approx(before["the model"])
 
 
+def test_seeds_repeat_splits_learning_and_baselines(age, call, tmp_path):
+    output = tmp_path / "out"
+    arguments = ["--target", "age", "--site-column", "site", "--seeds", "3"]
+    assert call(output, *arguments) == 0
+    predictions = read_predictions(output, "age_linear")
+    assert predictions.groupby("seed").size().to_dict() == {0: 23, 1: 23, 2: 23}
+    first = predictions[predictions["seed"] == 0].reset_index(drop=True)
+    pd.testing.assert_frame_equal(first, read_predictions(age, "age_linear"))
+    by_seed = predictions.pivot_table("guess", "example", "seed")
+    assert (by_seed[0] != by_seed[1]).any(), "the baselines had the same folds with another seed"
+    found = json.loads((output / "finetune" / "age_linear" / "scores.json").read_text())
+    model, *baselines = found["over_seeds"]["methods"]
+    assert found["over_seeds"]["seeds"] == [0, 1, 2]
+    mae = next(spread for spread in model["spreads"] if spread["name"] == "mae")
+    errors = (predictions["prediction"] - predictions["truth"]).abs()
+    of_seeds = errors.groupby(predictions["seed"]).mean()
+    assert mae["values"] == pytest.approx(of_seeds.tolist(), rel=1e-4)
+    assert mae["mean"] == pytest.approx(of_seeds.mean(), rel=1e-4)
+    assert mae["sd"] == pytest.approx(of_seeds.std(), rel=1e-3)
+    assert {len(one["is_beaten"]) for one in baselines} == {3}
+    page = (output / "finetune.html").read_text()
+    assert "Mean and standard deviation over 3 seeds" in page
+    assert "are of the first (0)" in page
+    card = (output / "models" / "age_linear" / "MODEL.md").read_text()
+    assert "Over 3 seeds, mae of the model" in card
+
+    split = output / "finetune" / "age_linear" / "split.tsv"
+    assert call(tmp_path / "again", *arguments, "--splits", str(split)) == 0
+    again = read_predictions(tmp_path / "again", "age_linear")
+    pd.testing.assert_frame_equal(again, predictions)
+    assert (
+        call(tmp_path / "none", *arguments[:4], "--random-seed", "7", "--splits", str(split)) == 65
+    )
+
+
+def test_seeds_that_share_a_split_say_so(call, tmp_path):
+    split = tmp_path / "split.tsv"
+    roles = ["test"] * 2 + ["validation"] * 2 + ["train"] * 4
+    rows = [f"sub-{number:02d}\t{role}" for number, role in enumerate(roles, start=1)]
+    split.write_text("\n".join(["participant_id\tonly", *rows]) + "\n")
+    output = tmp_path / "out"
+    adapt = ["--adapt", "lora", "--seeds", "2", "--splits", str(split), *FEW]
+    steps = ["--max-steps", "2", "--batch-size", "2", "--evaluate-every", "2"]
+    assert call(output, "--target", "sex", *adapt, *steps) == 0
+    predictions = read_predictions(output, "sex_lora")
+    by_seed = predictions.pivot_table("probability_M", "example", "seed")
+    assert by_seed.shape == (2, 2)
+    assert (by_seed[0] != by_seed[1]).all(), "two seeds began alike"
+    assert "All 2 seeds have the same split" in (output / "finetune.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "n_trained"),
     [

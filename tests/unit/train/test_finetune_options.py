@@ -8,6 +8,7 @@ import pytest
 
 from neurostorm_bids.errors import UsageError
 from neurostorm_bids.train.finetune_options import FinetuneOptions
+from neurostorm_bids.train.options import MAX_SEED, TrainOptions
 
 
 def make(**changes):
@@ -38,6 +39,18 @@ def test_sites_must_be_named_where_they_count(changes):
     with pytest.raises(UsageError, match="--site-column"):
         make(**changes)
     assert make(**changes, site_column="site").site_column == "site"
+
+
+def test_each_seed_is_a_fine_tuning_of_its_own():
+    options = make(n_seeds=3, train=TrainOptions(seed=5, max_steps=2))
+    assert list(options.seeds) == [5, 6, 7]
+    assert options.with_seed(6) == make(train=TrainOptions(seed=6, max_steps=2))
+
+
+@pytest.mark.parametrize(("n_seeds", "first"), [(0, 0), (2, MAX_SEED)])
+def test_seeds_lie_between_their_bounds(n_seeds, first):
+    with pytest.raises(UsageError, match="one seed or more"):
+        make(n_seeds=n_seeds, train=TrainOptions(seed=first))
 
 
 def test_the_work_folder_lies_in_the_output_folder_by_default():

@@ -41,6 +41,18 @@ def as_frame(pairs):
     return pd.DataFrame(pairs).set_index("measure")
 
 
+def test_of_several_seeds_the_first_is_compared(tmp_path):
+    folder = write(tmp_path / "one", quality=1.0)
+    several = tmp_path / "several"
+    several.mkdir()
+    table = pd.read_csv(folder / "predictions.tsv", sep="\t")
+    later = table.assign(seed=6, fold="fold9", probability_control=0.5, probability_patient=0.5)
+    both = pd.concat([table.assign(seed=5), later])
+    both.to_csv(several / "predictions.tsv", sep="\t", index=False)
+    found = as_frame(compare_finetunings(folder, several))
+    assert (found["difference"] == 0).all()
+
+
 def test_a_finetuning_does_not_differ_from_itself(tmp_path):
     folder = write(tmp_path / "one", quality=1.0)
     found = as_frame(compare_finetunings(folder, folder))

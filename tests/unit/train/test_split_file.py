@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from neurostorm_bids.errors import DataError
-from neurostorm_bids.train.split_file import check_groups, format_splits, read_splits
+from neurostorm_bids.train.split_file import check_groups, format_rounds, format_splits, read_splits
 from neurostorm_bids.train.splits import (
     Fold,
     Splits,
@@ -42,6 +42,27 @@ def test_reading_gives_back_what_was_written(write, splits):
     again = read_splits(write(format_splits(splits)), LABELS)
     assert again.folds == splits.folds
     assert again.notes == ()
+
+
+def test_a_file_of_several_seeds_gives_back_those_of_each(write):
+    by_seed = {seed: split_k_fold(PEOPLE, seed=seed) for seed in (3, 4)}
+    path = write(format_rounds(by_seed))
+    for seed, splits in by_seed.items():
+        assert read_splits(path, LABELS, seed=seed).folds == splits.folds
+    with pytest.raises(DataError, match=r"seeds 3, 4, and none of the seed 5"):
+        read_splits(path, LABELS, seed=5)
+
+
+def test_a_fold_may_be_called_seed(write):
+    path = write("participant_id\tseed\n01\ttrain\n02\ttest\n")
+    assert read_splits(path, ["01", "02"], seed=9).folds[0].name == "seed"
+
+
+def test_folds_that_a_seed_does_not_have_are_left_out(write):
+    one = Splits(folds=(Fold(name="heldout", train=("1",), test=("3",)),), method="")
+    two = Splits(folds=(Fold(name="A", train=("3",), test=("1",)),), method="")
+    path = write(format_rounds({0: one, 1: two}))
+    assert read_splits(path, ["1", "3"], seed=1).folds == two.folds
 
 
 def test_a_file_names_a_role_per_fold():
