@@ -13,6 +13,7 @@ import click
 from neurostorm_bids import __version__
 from neurostorm_bids.arguments import spread_lists
 from neurostorm_bids.commands import finetune, group, participant, pretrain, shared, training
+from neurostorm_bids.commands.descriptor import print_descriptor
 from neurostorm_bids.commands.levels import LevelCommand, keep_those_of
 from neurostorm_bids.errors import AnalysisLevelError, UserError
 
@@ -83,6 +84,12 @@ _RUN = {
 }
 
 
+def _print_descriptor(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's call
+    if value:
+        print_descriptor(ctx, LEVELS)
+        ctx.exit()
+
+
 command = LevelCommand(
     "neurostorm",
     callback=run_level,
@@ -110,6 +117,14 @@ command = LevelCommand(
     ],
 )
 click.version_option(__version__, prog_name="neurostorm")(command)
+click.option(
+    "--bids-exec-spec",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_descriptor,
+    help="Print what platforms read to call this command (Boutiques), and exit.",
+)(command)
 
 
 def _set_up_logging(*, verbosity: int, debug: bool) -> None:

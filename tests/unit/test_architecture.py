@@ -49,6 +49,7 @@ MAY_IMPORT = {
     "group": {"inputs", "model", "derivatives", "page", "train", "retrieval"},
     "commands": {"group", "inputs", "options", "participant", "train"},
     "cli": {"arguments", "commands"},
+    "wrapper": {"arguments", "cli"},
     "model_cli": {"model", "pretrained", "train"},
     "synthetic": set(),
     "demo_data": {"grid", "model", "pretrained", "synthetic"},

@@ -1,0 +1,267 @@
+"""The command ``neurostorm-docker``: the same call as ``neurostorm``, run in a container.
+
+It finds the paths among the arguments, makes them visible in the container, and hands everything
+else on as it was typed.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from neurostorm_bids import __version__
+from neurostorm_bids.arguments import spread_lists
+from neurostorm_bids.errors import MissingFileError, OutputError, UsageError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ENGINES = ("docker", "podman", "apptainer")
+DEFAULT_IMAGE = f"neurostorm-bids:{__version__}-cpu"
+DEFAULT_GPU_IMAGE = f"neurostorm-bids:{__version__}-gpu"
+WRITTEN = {"work_dir"}
+"""Options, by parameter, that name a folder to write to."""
+NAME_OR_PATH = {"models", "atlas", "splits", "derivatives"}
+"""Options whose value is a path only when something lies there, or behind ``NAME=``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A file or folder of this machine, and where it appears in the container."""
+
+    source: Path
+    target: str
+    is_written: bool = False
+
+
+@dataclass(kw_only=True)
+class Mounts:
+    """The mounts of a call; one path is mounted once."""
+
+    mounts: list[Mount] = field(default_factory=list)
+
+    def add(self, path: Path, name: str, *, is_written: bool = False) -> str:
+        """Return the path in the container of a path of this machine."""
+        source = path.resolve()
+        for mount in self.mounts:
+            if mount.source == source and (mount.is_written or not is_written):
+                return mount.target
+        # The name of a file stays: what it is may be told by its ending.
+        target = f"/{name}" if name in {"data", "out", "work"} else f"/inputs/{name}/{source.name}"
+        self.mounts.append(Mount(source=source, target=target, is_written=is_written))
+        return target
+
+
+class Call(NamedTuple):
+    """What is run in the container: the app's arguments and what must be visible to them."""
+
+    arguments: list[str]
+    mounts: list[Mount]
+
+
+def run() -> None:
+    """Run the command with the arguments of this process, and exit with its status."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command and return the container's exit status."""
+    try:
+        status = command.main(args=list(argv), prog_name="neurostorm-docker", standalone_mode=False)
+    except click.ClickException as err:
+        err.show()
+        return err.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return 130
+    except UserError as err:
+        click.echo(f"neurostorm-docker: {err}", err=True)
+        return err.exit_status
+    return status if isinstance(status, int) else 0
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "max_content_width": 100},
+    epilog="Everything else is handed to neurostorm in the container: see neurostorm --help.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    help="What runs the container.  [default: the first of these that is installed]",
+)
+@click.option(
+    "--image",
+    help=f"Image, or the .sif file or folder of Apptainer.  [default: {DEFAULT_IMAGE}]",
+)
+@click.option("--gpus", is_flag=True, help="Make the GPUs visible, and take the image for them.")
+@click.option("--user", "user", help="UID[:GID] to run as.  [default: yours]")
+@click.option(
+    "--network",
+    is_flag=True,
+    help="Let the container reach the network, to fetch what is named.  [default: no; Apptainer's "
+    "is always that of this machine]",
+)
+@click.option("--print-command", is_flag=True, help="Print the command and do not run it.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def command(
+    *,
+    engine: str | None,
+    image: str | None,
+    gpus: bool,
+    user: str | None,
+    network: bool,
+    print_command: bool,
+    arguments: tuple[str, ...],
+) -> int:
+    """Run neurostorm in a container, with the paths of this machine.
+
+    ARGUMENTS are those of neurostorm: BIDS_DIR OUTPUT_DIR LEVEL [options]. Inputs are mounted
+    read-only. The command that runs is printed first, and its exit status is that of neurostorm.
+    """
+    if not arguments:
+        raise UsageError(
+            "Expected the arguments of neurostorm: BIDS_DIR OUTPUT_DIR LEVEL [options]. "
+            "See neurostorm-docker --help."
+        )
+    call = translate(arguments)
+    engine = engine or find_engine()
+    words = compose(
+        call,
+        engine=engine,
+        image=image or (DEFAULT_GPU_IMAGE if gpus else DEFAULT_IMAGE),
+        gpus=gpus,
+        user=user or f"{os.getuid()}:{os.getgid()}",
+        network=network,
+    )
+    click.echo(f"RUNNING: {shlex.join(words)}", err=True)
+    if print_command:
+        return 0
+    if shutil.which(words[0]) is None:
+        raise MissingFileError(
+            f"{words[0]} is not installed, or not on PATH. Install it, or choose another --engine."
+        )
+    return subprocess.run(words, check=False).returncode  # noqa: S603 - a list, never a shell
+
+
+def find_engine() -> str:
+    """Return the first engine that is installed."""
+    found = next((engine for engine in ENGINES if shutil.which(engine)), None)
+    if found is None:
+        raise MissingFileError(
+            f"None of {', '.join(ENGINES)} is installed, or on PATH. Install one, or install "
+            "neurostorm-bids itself, which needs none."
+        )
+    return found
+
+
+def translate(arguments: Sequence[str]) -> Call:
+    """Replace the paths of this machine among the app's arguments by those in the container.
+
+    Raises
+    ------
+    MissingFileError
+        If an input is not there.
+    OutputError
+        If a folder that is written to cannot be made.
+    """
+    from neurostorm_bids.cli import command as app  # noqa: PLC0415 - only for its options
+
+    options = {
+        name: param
+        for param in app.params
+        if isinstance(param, click.Option)
+        for name in (*param.opts, *param.secondary_opts)
+    }
+    words = spread_lists(arguments, app)
+    # What is not an option stands behind "--" now.
+    n_options = words.index("--") if "--" in words else len(words)
+    mounts = Mounts()
+    positionals = _translate_positionals(words[n_options + 1 :], mounts)
+    words = words[:n_options]
+    translated: list[str] = []
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        option = options.get(name)
+        if option is None or option.is_flag or option.count:
+            translated.append(word)
+            continue
+        value = value if equals else (words.pop(0) if words else "")
+        translated += [name, _translate_value(option, value, mounts, index=len(translated))]
+    return Call([*positionals, *translated], mounts.mounts)
+
+
+def _translate_positionals(positionals: Sequence[str], mounts: Mounts) -> list[str]:
+    if len(positionals) < 2:  # noqa: PLR2004 - --help and --version stand alone
+        return list(positionals)
+    source, output, *levels = positionals
+    if not Path(source).is_dir():
+        raise MissingFileError(f"BIDS_DIR {source!r} is no folder. Give the dataset's folder.")
+    return [
+        mounts.add(Path(source), "data"),
+        mounts.add(_make_folder(Path(output)), "out", is_written=True),
+        *levels,
+    ]
+
+
+def _translate_value(option: click.Option, value: str, mounts: Mounts, *, index: int) -> str:
+    """Return an option's value with a path in it replaced."""
+    if option.name in WRITTEN:
+        return mounts.add(_make_folder(Path(value)), "work", is_written=True)
+    if isinstance(option.type, click.Path):
+        if not Path(value).exists():
+            raise MissingFileError(f"{option.opts[0]} {value!r}: there is no such file.")
+        return mounts.add(Path(value), str(index))
+    if option.name in NAME_OR_PATH:
+        name, equals, path = value.partition("=") if option.name == "derivatives" else ("", "", "")
+        if equals and Path(path).exists():
+            return f"{name}={mounts.add(Path(path), str(index))}"
+        if not equals and value and Path(value).exists():
+            return mounts.add(Path(value), str(index))
+    return value
+
+
+def _make_folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise OutputError(f"{path} cannot be made: {err.strerror}. Choose another folder.") from err
+    return path
+
+
+def compose(
+    call: Call, *, engine: str, image: str, gpus: bool, user: str, network: bool
+) -> list[str]:
+    """Return the words of the command that runs the container; works without a terminal."""
+    if engine == "apptainer":
+        # Apptainer runs as whoever calls it; shutting off its network would need more rights.
+        words = ["apptainer", "run", "--containall", "--cleanenv", "--no-home"]
+        words += ["--nv"] if gpus else []
+        for mount in call.mounts:
+            access = "rw" if mount.is_written else "ro"
+            words += ["--bind", f"{_check_colon(mount.source)}:{mount.target}:{access}"]
+        return [*words, image, *call.arguments]
+    words = [engine, "run", "--rm", "--read-only", "--tmpfs", "/tmp", "--user", user]  # noqa: S108
+    if engine == "podman":
+        words += ["--userns", "keep-id"]
+    if gpus:
+        words += ["--gpus", "all"] if engine == "docker" else ["--device", "nvidia.com/gpu=all"]
+    words += [] if network else ["--network", "none"]
+    for mount in call.mounts:
+        access = "rw" if mount.is_written else "ro"
+        words += ["--volume", f"{_check_colon(mount.source)}:{mount.target}:{access}"]
+    return [*words, image, *call.arguments]
+
+
+def _check_colon(path: Path) -> Path:
+    if ":" in str(path):
+        raise UsageError(f"{path} holds a colon, which separates mounts. Use a path without one.")
+    return path
