@@ -1,13 +1,16 @@
 # make demo   set everything up and run the main job on data made on the spot
 # make test   set everything up and run the tests
+# make boutiques   write boutiques.json anew, from the parser
+# make locks  write the lock files of the images anew
 # make bench  measure preparation and network; results in benchmarks/results/
 
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo-output
+TORCH_INDEX ?= --extra-index-url https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench constraints clean
+.PHONY: demo test lint bench boutiques locks constraints clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m neurostorm_bids.demo $(DEMO)
@@ -24,6 +27,22 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/preparation.py --out benchmarks/results/preparation.json
 	$(BIN)/python benchmarks/backbone.py --out benchmarks/results/backbone.json
 	$(BIN)/python benchmarks/store.py --out benchmarks/results/store.json
+
+boutiques: $(VENV)/installed
+	$(BIN)/neurostorm --bids-exec-spec > boutiques.new
+	mv boutiques.new boutiques.json
+
+# Versions are those of constraints.txt; torch for the CPU has a version of its own.
+CPU_TORCH := $(shell sed -n 's/^torch==\(.*\)/torch==\1+cpu/p' constraints.txt)
+LOCK := pip compile --quiet --generate-hashes --no-header --no-annotate setup.cfg
+locks: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet uv
+	sed 's/^torch==.*/$(CPU_TORCH)/' constraints.txt > constraints.cpu
+	$(BIN)/uv $(LOCK) --constraint constraints.cpu --python-version 3.11 \
+	    --python-platform x86_64-manylinux_2_28 $(TORCH_INDEX) --output-file docker/requirements-cpu.txt
+	$(BIN)/uv $(LOCK) --constraint constraints.txt --python-version 3.12 \
+	    --python-platform x86_64-manylinux_2_28 --output-file docker/requirements-gpu.txt
+	rm constraints.cpu
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'

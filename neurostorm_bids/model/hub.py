@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -104,7 +105,8 @@ def locate_model(name_or_path: str | Path) -> Path:
 
     Parameters
     ----------
-    name_or_path : a path; else a name in the catalogue; else an address as `HubAddress` reads it.
+    name_or_path : a path; else a name in the folder ``NEUROSTORM_MODELS``, or in the catalogue;
+        else an address as `HubAddress` reads it.
 
     Raises
     ------
@@ -114,12 +116,14 @@ def locate_model(name_or_path: str | Path) -> Path:
     DataError
         If the file is not the one that the catalogue knows.
     """
+    text = str(name_or_path)
+    if (kept := find_kept(text)) is not None:
+        return kept
     entry = find_entry(name_or_path)
     if entry is not None:
         path = fetch(entry.address)
         _check_known(path, entry)
         return path
-    text = str(name_or_path)
     if text.startswith(SCHEME):
         return fetch(HubAddress.parse(text))
     if Path(text).exists():
@@ -128,6 +132,18 @@ def locate_model(name_or_path: str | Path) -> Path:
         f"No model {text!r}: no such file or folder, and no such name in the catalogue "
         f"({', '.join(read_catalogue())}). Files on the Hub are named hf://OWNER/REPOSITORY/FILE."
     )
+
+
+def find_kept(name: str) -> Path | None:
+    """Return a model of the folder that ``NEUROSTORM_MODELS`` names, as in our images; or None.
+
+    A path is never looked up there, whatever its name.
+    """
+    folder = os.environ.get("NEUROSTORM_MODELS")
+    if not folder or not re.fullmatch(_NAME, name) or Path(name).exists():
+        return None
+    candidates = (Path(folder) / name, Path(folder) / f"{name}.ckpt")
+    return next((path for path in candidates if path.exists()), None)
 
 
 def fetch(address: HubAddress) -> Path:

@@ -9,7 +9,13 @@ import pytest
 
 from neurostorm_bids.errors import DataError, MissingFileError, UsageError
 from neurostorm_bids.model import hub
-from neurostorm_bids.model.hub import HubAddress, find_entry, locate_model, read_catalogue
+from neurostorm_bids.model.hub import (
+    HubAddress,
+    find_entry,
+    find_kept,
+    locate_model,
+    read_catalogue,
+)
 
 
 @pytest.fixture
@@ -167,3 +173,20 @@ def test_a_file_that_is_the_known_one_is_taken(monkeypatch, tmp_path):
     entry = replace(read_catalogue()["neurostorm-hcpya-sex"], sha256=sha256, size_bytes=7)
     monkeypatch.setattr(hub, "read_catalogue", lambda: {entry.name: entry})
     assert locate_model(entry.name) == tmp_path / "blob"
+
+
+def test_a_model_of_the_folder_of_models_is_found_by_its_name(tmp_path, monkeypatch):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "file.ckpt").touch()
+    monkeypatch.setenv("NEUROSTORM_MODELS", str(tmp_path))
+    monkeypatch.chdir(tmp_path.parent)
+    assert locate_model("kept") == tmp_path / "kept"
+    assert locate_model("file") == tmp_path / "file.ckpt"
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc", "a/b", ".."])
+def test_no_name_leaves_the_folder_of_models(tmp_path, monkeypatch, name):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "secret").mkdir()
+    monkeypatch.setenv("NEUROSTORM_MODELS", str(tmp_path / "models"))
+    assert find_kept(name) is None
