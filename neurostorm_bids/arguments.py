@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 N_POSITIONALS = 3
 
@@ -22,18 +22,22 @@ class _ListRun(NamedTuple):
     n_positionals_before: int
 
 
-def spread_lists(argv: Sequence[str], command: click.Command) -> list[str]:
+def spread_lists(
+    argv: Sequence[str], command: click.Command, *, levels: Collection[str] = ()
+) -> list[str]:
     """Rewrite a command line as BIDS users type it into one that click reads.
 
     ``--participant-label 01 02`` becomes the option given twice; ``--participant_label`` becomes
     ``--participant-label``. A list that stands before the positional arguments swallows them
     (``--participant-label 01 02 BIDS_DIR OUTPUT_DIR participant``): as many words as positional
-    arguments are missing are given back, from the end of the last list that holds enough.
+    arguments are missing are given back, from the end of the last list that holds enough. Names
+    of levels at its end are all given back.
 
     Parameters
     ----------
     argv : the words typed.
     command : says which options there are.
+    levels : words that may stand several times at the end.
     """
     takes_list = {name for p in command.params if p.multiple for name in p.opts if name[0] == "-"}
     takes_one = {
@@ -65,16 +69,31 @@ def spread_lists(argv: Sequence[str], command: click.Command) -> list[str]:
             options += [name, words.pop(0)]
         else:
             options.append(name + equals + value)
-    missing = N_POSITIONALS - len(positionals)
-    donor = next((run for run in reversed(lists) if 0 < missing < len(run.words)), None)
-    if donor is not None:
-        given = donor.words[-missing:]
-        del donor.words[-missing:]
-        positionals[donor.n_positionals_before : donor.n_positionals_before] = given
+    _give_back(positionals, lists, levels)
     for one in lists:
         # A list option without a word goes on as it is: click says that it needs an argument.
         options += [part for word in one.words for part in (one.option, word)] or [one.option]
     return [*options, "--", *positionals] if positionals else options
+
+
+def _give_back(positionals: list[str], lists: Sequence[_ListRun], levels: Collection[str]) -> None:
+    """Move to the positional arguments what a list has swallowed of them."""
+    n_levels = _count_levels(positionals, levels)
+    missing = N_POSITIONALS - len(positionals) + max(n_levels - 1, 0)
+    if missing <= 0:
+        return
+    for run in reversed(lists):
+        n_words = missing + (0 if n_levels else max(_count_levels(run.words, levels) - 1, 0))
+        if n_words < len(run.words):
+            given = run.words[-n_words:]
+            del run.words[-n_words:]
+            positionals[run.n_positionals_before : run.n_positionals_before] = given
+            return
+
+
+def _count_levels(words: Sequence[str], levels: Collection[str]) -> int:
+    """Return how many words at the end are names of levels."""
+    return sum(1 for _ in takewhile(lambda word: word in levels, reversed(words)))
 
 
 def _is_option(word: str) -> bool:

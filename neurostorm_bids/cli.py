@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,12 @@ import click
 
 from neurostorm_bids import __version__
 from neurostorm_bids.arguments import spread_lists
+from neurostorm_bids.call import Call
 from neurostorm_bids.commands import finetune, group, participant, pretrain, shared, training
+from neurostorm_bids.commands.configuration import list_configuration, restore_folders
 from neurostorm_bids.commands.descriptor import print_descriptor
-from neurostorm_bids.commands.levels import LevelCommand, keep_those_of
-from neurostorm_bids.errors import AnalysisLevelError, UserError
+from neurostorm_bids.commands.levels import LevelCommand, check_levels, keep_those_of
+from neurostorm_bids.errors import AnalysisLevelError, SelectionError, UsageError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +27,13 @@ logger = logging.getLogger(__name__)
 
 LEVELS = ("participant", "group", "pretrain", "finetune")
 INTERRUPTED = 130
+BRIEFLY = """\
+Usage: neurostorm BIDS_DIR OUTPUT_DIR LEVEL ... [OPTIONS]
+
+  neurostorm /data/fmriprep /data/out participant --model MODEL   one level
+  neurostorm /data/fmriprep /data/out participant --dry-run       only list what would be read
+  neurostorm-model show                                           models that can be had by name
+  neurostorm --help                                               all levels and options"""
 
 
 def run() -> None:
@@ -37,9 +47,14 @@ def main(argv: Sequence[str]) -> int:
     # Threads that spin while they wait slow a shared machine down by a factor; OpenMP reads this
     # when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not argv:
+        click.echo(BRIEFLY, err=True)
+        return UsageError.exit_status
     try:
         status = command.main(
-            args=spread_lists(argv, command), prog_name="neurostorm", standalone_mode=False
+            args=spread_lists(argv, command, levels=LEVELS),
+            prog_name="neurostorm",
+            standalone_mode=False,
         )
     except click.ClickException as err:
         err.show()
@@ -62,18 +77,48 @@ def main(argv: Sequence[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
-def run_level(**_: Any) -> int:  # noqa: ANN401 - click's parameters
-    """Check the level, gather its options and run it; return the exit status."""
+def run_levels(**_: Any) -> int:  # noqa: ANN401 - click's parameters
+    """Run the levels one after the other, each with its options; return the exit status.
+
+    A level that failed altogether ends the call: the next one reads what it writes.
+    """
     ctx = click.get_current_context()
     _set_up_logging(verbosity=ctx.params["verbose"], debug=ctx.params["debug"])
-    level = ctx.params["analysis_level"]
-    if level not in LEVELS:
-        raise AnalysisLevelError(
-            f"The analysis level is one of {', '.join(LEVELS)}; found {level!r}."
-        )
-    given = keep_those_of(level, ctx)
-    del given["analysis_level"], given["verbose"]
-    return _RUN[level](**given)
+    levels = _name_levels(ctx.params["analysis_level"])
+    check_levels(levels, ctx)
+    restore_folders(ctx)
+    configuration = list_configuration(ctx, levels)
+    statuses = [0]
+    for level in levels:
+        if statuses[-1] not in {0, UserError.exit_status}:
+            logger.error("%s is left out, because of the status %d", level, statuses[-1])
+            break
+        given = keep_those_of(level, ctx)
+        for name in ("analysis_level", "verbose", "config_file"):
+            del given[name]
+        given["call"] = Call(levels=levels, configuration=configuration)
+        if ctx.params["dry_run"] and len(levels) > 1:
+            click.echo(f"{level}:")
+        try:
+            statuses.append(_RUN[level](**given))
+        except SelectionError as err:
+            # What an earlier level would have written is not there in a dry run.
+            if not (ctx.params["dry_run"] and level != levels[0]):
+                raise
+            click.echo(str(err))
+    return max(statuses)
+
+
+def _name_levels(words: Sequence[str]) -> tuple[str, ...]:
+    for word in words:
+        if word not in LEVELS:
+            close = get_close_matches(word, LEVELS, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise AnalysisLevelError(
+                f"The analysis level is one of {', '.join(LEVELS)}, or several with spaces "
+                f"between; found {word!r}.{hint}"
+            )
+    return tuple(dict.fromkeys(words))
 
 
 _RUN = {
@@ -92,7 +137,7 @@ def _print_descriptor(ctx: click.Context, _: click.Parameter, value: bool) -> No
 
 command = LevelCommand(
     "neurostorm",
-    callback=run_level,
+    callback=run_levels,
     help="""Run the NeuroSTORM foundation model on fMRI that fMRIPrep has cleaned.
 
     BIDS_DIR is an fMRIPrep derivatives folder, or a raw BIDS folder that holds one below
@@ -101,13 +146,37 @@ command = LevelCommand(
     (pretrain), or one that was taught a target, with its scores beside baselines (finetune).
     """,
     context_settings={"max_content_width": 100},
+    examples=[
+        (
+            "neurostorm /data/fmriprep /data/out participant --model neurostorm-hcpya-sex",
+            "Embed every run and predict from it, with a model of the catalogue:",
+        ),
+        (
+            "neurostorm /data/fmriprep /data/out participant --participant-label 01 02 --dry-run",
+            "List the runs of two participants that would be read, and those left out:",
+        ),
+        (
+            "neurostorm /data/fmriprep /data/out participant group --model ./model",
+            "Two levels, one after the other:",
+        ),
+        (
+            "neurostorm /data/fmriprep /data/out finetune --target age --model ./model",
+            "Teach a model a column of participants.tsv:",
+        ),
+        (
+            "neurostorm /data/fmriprep /data/out participant --config-file config.toml",
+            "Options from a file, such as the one that an earlier call left in logs/:",
+        ),
+    ],
     epilog="Exit status: 0 done; 1 some runs failed, the rest is done; 2 usage; 16 not a usable "
     "dataset; 17 bad analysis level; 18 filters select nothing; 65 unusable data; 66 a required "
     "file is missing; 73 cannot write; 74 input/output failure; 75 try again later.",
     params=[
         click.Argument(["bids_dir"], type=click.Path(path_type=Path)),
         click.Argument(["output_dir"], type=click.Path(path_type=Path)),
-        click.Argument(["analysis_level"], metavar="{" + ",".join(LEVELS) + "}"),
+        click.Argument(
+            ["analysis_level"], nargs=-1, required=True, metavar="{" + ",".join(LEVELS) + "} ..."
+        ),
         *shared.OPTIONS,
         *participant.OPTIONS,
         *pretrain.OPTIONS,

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from neurostorm_bids.call import Call
 from neurostorm_bids.errors import UsageError
 from neurostorm_bids.inputs import Cleaning, Selection
 
@@ -70,6 +71,7 @@ class ParticipantOptions:
     overwrite : compute again what is already finished.
     stop_on_first_crash : end at the first run that fails.
     debug : keep absolute paths and tracebacks in the logs.
+    call : its name, and the options as they were given.
     """
 
     bids_dir: Path
@@ -87,6 +89,7 @@ class ParticipantOptions:
     overwrite: bool = False
     stop_on_first_crash: bool = False
     debug: bool = False
+    call: Call = field(default_factory=Call, compare=False, repr=False)
 
     @property
     def threads_per_run(self) -> int:

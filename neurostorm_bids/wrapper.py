@@ -172,7 +172,8 @@ def translate(arguments: Sequence[str]) -> Call:
     OutputError
         If a folder that is written to cannot be made.
     """
-    from neurostorm_bids.cli import command as app  # noqa: PLC0415 - only for its options
+    from neurostorm_bids.cli import LEVELS  # noqa: PLC0415 - only for its options
+    from neurostorm_bids.cli import command as app  # noqa: PLC0415
 
     options = {
         name: param
@@ -180,7 +181,7 @@ def translate(arguments: Sequence[str]) -> Call:
         if isinstance(param, click.Option)
         for name in (*param.opts, *param.secondary_opts)
     }
-    words = spread_lists(arguments, app)
+    words = spread_lists(arguments, app, levels=LEVELS)
     # What is not an option stands behind "--" now.
     n_options = words.index("--") if "--" in words else len(words)
     mounts = Mounts()

@@ -9,7 +9,6 @@ import click
 from neurostorm_bids.commands.levels import LevelOption
 from neurostorm_bids.commands.shared import (
     COUNT,
-    PATH,
     named_path,
     parse_batch_size,
     print_plan,
@@ -131,14 +130,6 @@ OPTIONS: list[click.Parameter] = [
         default=str(default_of(PretrainOptions, "store_bits")),
         show_default=True,
         help="Bits per voxel and volume of the prepared runs.",
-        levels=["pretrain", "finetune"],
-    ),
-    _pretrain(
-        "-w",
-        "--work-dir",
-        "work_dir",
-        type=PATH,
-        help="Prepared runs and checkpoints.  [default: OUTPUT_DIR/.work]",
         levels=["pretrain", "finetune"],
     ),
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from neurostorm_bids.commands.configuration import read_config_file
 from neurostorm_bids.commands.levels import LevelOption
 from neurostorm_bids.errors import UsageError
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from neurostorm_bids.inputs import Cleaning, Discovery, Selection
 
 COMPUTING = ("participant", "pretrain", "finetune")
+WITH_WORK_DIR = ("pretrain", "finetune")
 COUNT = click.IntRange(min=1)
 PATH = click.Path(path_type=Path)
 
@@ -116,12 +118,39 @@ OPTIONS: list[click.Parameter] = [
         levels=COMPUTING,
     ),
     LevelOption(
+        ["-w", "--work-dir"],
+        type=PATH,
+        help="What is kept between calls: prepared runs and checkpoints.  "
+        "[default: OUTPUT_DIR/.work]",
+        levels=WITH_WORK_DIR,
+    ),
+    LevelOption(
+        ["--clean-workdir"],
+        is_flag=True,
+        help="Remove first what earlier calls kept there; checkpoints too.",
+        levels=WITH_WORK_DIR,
+    ),
+    LevelOption(
+        ["--config-file"],
+        type=PATH,
+        is_eager=True,
+        callback=read_config_file,
+        help="TOML with options by their long names, as in nprocs = 4; what is typed wins. "
+        "OUTPUT_DIR/logs/<call>/config.toml is such a file.",
+    ),
+    LevelOption(
         ["--dry-run"],
         is_flag=True,
         help="List every run chosen and every one left out, with why.",
     ),
     LevelOption(["--debug"], is_flag=True, help="As -v, with tracebacks and absolute paths."),
     LevelOption(["-v", "--verbose"], count=True, help="More in the log: shapes, seconds, kernels."),
+    LevelOption(
+        ["--notrack"],
+        is_flag=True,
+        expose_value=False,
+        help="Accepted and without effect: nothing is ever tracked.",
+    ),
 ]
 
 

@@ -6,9 +6,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
-from click.core import ParameterSource
 
-from neurostorm_bids.commands.levels import LevelOption
+from neurostorm_bids.commands.levels import LevelOption, is_given
 from neurostorm_bids.commands.shared import COUNT
 from neurostorm_bids.errors import UsageError
 from neurostorm_bids.train.finetune_options import MAX_EPOCHS, PATIENCE
@@ -119,8 +118,7 @@ def refuse_training_options() -> None:
     ctx = click.get_current_context()
     names = {f.name for f in fields(TrainOptions)} - {"seed", "batch_size"} | {"validation_share"}
     for param in ctx.command.params:
-        is_typed = ctx.get_parameter_source(str(param.name)) == ParameterSource.COMMANDLINE
-        if param.name in names and is_typed:
+        if param.name in names and is_given(ctx, param):
             raise UsageError(
                 f"{param.opts[0]} has no effect with --adapt linear, which is fitted without a "
                 "training. Leave it out, or choose prompt, lora or full."

@@ -1,5 +1,6 @@
 """What is written: one BIDS dataset of embeddings, predictions, their sidecars, and logs."""
 
+from neurostorm_bids.derivatives.configuration import write_configuration
 from neurostorm_bids.derivatives.dataset import check_output_dir, write_dataset_files
 from neurostorm_bids.derivatives.names import (
     OutputNames,
@@ -8,7 +9,8 @@ from neurostorm_bids.derivatives.names import (
     name_outputs,
 )
 from neurostorm_bids.derivatives.run import hash_configuration, is_finished, write_run
-from neurostorm_bids.derivatives.status import RunStatus, make_run_uuid, write_status
+from neurostorm_bids.derivatives.status import RunStatus, write_status
+from neurostorm_bids.derivatives.workdir import open_work_dir
 
 __all__ = [
     "OutputNames",
@@ -18,8 +20,9 @@ __all__ = [
     "derive_path",
     "hash_configuration",
     "is_finished",
-    "make_run_uuid",
     "name_outputs",
+    "open_work_dir",
+    "write_configuration",
     "write_dataset_files",
     "write_run",
     "write_status",

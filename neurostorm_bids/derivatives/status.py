@@ -6,25 +6,25 @@ import platform
 import re
 import traceback
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
-from uuid import uuid4
 
 from neurostorm_bids import __version__
 from neurostorm_bids.derivatives.atomic import write_text
-from neurostorm_bids.derivatives.conceal import (
-    conceal_options,
-    conceal_paths,
-    list_known_folders,
+from neurostorm_bids.derivatives.conceal import conceal_paths, list_known_folders
+from neurostorm_bids.derivatives.configuration import (
+    CONFIGURATION,
+    conceal_configuration,
+    format_configuration,
 )
 from neurostorm_bids.derivatives.tables import Column, format_table
-from neurostorm_bids.derivatives.texts import format_json, format_toml, to_plain
+from neurostorm_bids.derivatives.texts import format_json
 from neurostorm_bids.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from neurostorm_bids.call import Call
     from neurostorm_bids.inputs import SourceDataset
 
 State = Literal["done", "skipped", "failed"]
@@ -80,17 +80,11 @@ class RunStatus:
         )
 
 
-def make_run_uuid() -> str:
-    """Return a name for this call that no other call has, and that sorts by time (UTC)."""
-    return f"{datetime.now(tz=UTC):%Y%m%d-%H%M%S}_{uuid4()}"
-
-
 def write_status(
     output_dir: Path,
     statuses: Sequence[RunStatus],
     *,
-    run_uuid: str,
-    options: Mapping[str, Any],
+    call: Call,
     bids_dir: Path,
     datasets: Sequence[SourceDataset],
     debug: bool = False,
@@ -103,7 +97,7 @@ def write_status(
 
     Parameters
     ----------
-    options : the options in effect, nested mappings and lists of plain values and paths.
+    call : its name and its options.
     debug : keep absolute paths; otherwise known folders are named and others cut.
     """
     known_folders = list_known_folders(output_dir, bids_dir, datasets)
@@ -111,24 +105,20 @@ def write_status(
     def conceal(text: str) -> str:
         return text if debug else conceal_paths(text, known_folders)
 
-    plain = to_plain(options)
-    if not debug:
-        plain = conceal_options(plain, known_folders)
-    logs = output_dir / "logs" / run_uuid
+    options = conceal_configuration(call, output_dir=output_dir, bids_dir=bids_dir, debug=debug)
+    logs = output_dir / "logs" / call.run_uuid
     texts = {
-        logs / "config.toml": format_toml(
-            {"software": "neurostorm-bids", "version": __version__, **plain}
-        ),
+        logs / CONFIGURATION: format_configuration(call, options),
         logs / "status.tsv": format_table(_tabulate(statuses, conceal)),
     }
     for participant in dict.fromkeys(status.participant for status in statuses):
-        folder = output_dir / f"sub-{participant}" / "log" / run_uuid
+        folder = output_dir / f"sub-{participant}" / "log" / call.run_uuid
         own = [status for status in statuses if status.participant == participant]
         texts[folder / "status.json"] = format_json(
             {
                 "Software": "neurostorm-bids",
                 "Version": __version__,
-                "Options": plain,
+                "Options": options,
                 "Participant": participant,
                 "Runs": [_describe(status, conceal) for status in own],
             }

@@ -6,7 +6,7 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
-from neurostorm_bids.derivatives import check_output_dir, write_dataset_files
+from neurostorm_bids.derivatives import check_output_dir, write_configuration, write_dataset_files
 from neurostorm_bids.derivatives.atomic import explain_write_errors, write_files
 from neurostorm_bids.derivatives.tables import format_table
 from neurostorm_bids.errors import UserError
@@ -68,6 +68,9 @@ def run_group_level(options: GroupOptions) -> int:
         datasets=[dataset for name, dataset in sources.named.items() if name in used],
         participants=collection.participants,
         models=(),
+    )
+    write_configuration(
+        options.output_dir, options.call, bids_dir=options.bids_dir, debug=options.debug
     )
     _remove_old(options.output_dir, contents, collection)
     write_files({options.output_dir / name: content for name, content in contents.items()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from neurostorm_bids.call import Call
 from neurostorm_bids.errors import UsageError
 from neurostorm_bids.inputs import Selection
 
@@ -42,7 +43,8 @@ class GroupOptions:
     colour_by : columns that the map of the embeddings is coloured by, besides the targets.
     n_permutations : for p-values of the scores; 0 for none.
     seed : of everything random.
-    debug : keep absolute paths in the report.
+    debug : keep absolute paths in the report and the logs.
+    call : its name, and the options as they were given.
     """
 
     bids_dir: Path
@@ -55,6 +57,7 @@ class GroupOptions:
     n_permutations: int = 0
     seed: int = 0
     debug: bool = False
+    call: Call = field(default_factory=Call, compare=False, repr=False)
 
     @property
     def columns(self) -> dict[str, str | None]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from neurostorm_bids.derivatives import (
     RunStatus,
     check_distinct,
     check_output_dir,
-    make_run_uuid,
     write_dataset_files,
     write_status,
 )
@@ -74,8 +72,7 @@ def run_participant_level(options: ParticipantOptions) -> int:
             write_status(
                 options.output_dir,
                 statuses,
-                run_uuid=make_run_uuid(),
-                options=asdict(options),
+                call=options.call,
                 bids_dir=options.bids_dir,
                 datasets=datasets,
                 debug=options.debug,

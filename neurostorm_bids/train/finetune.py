@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from neurostorm_bids.derivatives import check_output_dir, write_dataset_files
+from neurostorm_bids.derivatives import (
+    check_output_dir,
+    open_work_dir,
+    write_configuration,
+    write_dataset_files,
+)
 from neurostorm_bids.inputs import discover as discover_runs
 from neurostorm_bids.inputs.tables import list_table_roots
 from neurostorm_bids.inputs.targets import read_target
@@ -64,6 +69,7 @@ def run_finetune_level(options: FinetuneOptions) -> int:
     discovery = _find_runs(options, model)
     datasets = list({run.dataset.path: run.dataset for run in discovery.runs}.values())
     check_output_dir(options.output_dir, bids_dir=options.bids_dir, datasets=datasets)
+    open_work_dir(options.folder, clean=options.clean_workdir)
     n_cpus = options.nprocs or count_available_cpus()
     torch.set_num_threads(n_cpus)
     scans = prepare_scans(
@@ -108,6 +114,9 @@ def run_finetune_level(options: FinetuneOptions) -> int:
         datasets=datasets,
         participants=set(examples.participants),
         models=[],
+    )
+    write_configuration(
+        options.output_dir, options.call, bids_dir=options.bids_dir, debug=options.debug
     )
     unusable = tuple((item.path.name, str(item.error)) for item in discovery.unusable)
     write_finetuning(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
+from neurostorm_bids.call import Call
 from neurostorm_bids.errors import UsageError
 from neurostorm_bids.inputs import Cleaning, Selection
 from neurostorm_bids.train.options import MAX_SEED, TrainOptions
@@ -61,6 +62,8 @@ class FinetuneOptions:
     nprocs : processes that prepare runs, and CPUs that torch may use.
     train : how a training runs; of linear only the seed and the device count.
     debug : keep absolute paths in the logs.
+    clean_workdir : remove first what earlier calls kept in `work_dir`.
+    call : its name, and the options as they were given.
     """
 
     bids_dir: Path
@@ -96,6 +99,8 @@ class FinetuneOptions:
     nprocs: int | None = None
     train: TrainOptions = field(default_factory=TrainOptions)
     debug: bool = False
+    clean_workdir: bool = False
+    call: Call = field(default_factory=Call, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         is_linear = self.adapt == "linear"

@@ -38,7 +38,17 @@ _NAMES = {
     "spearman": "Spearman r",
 }
 _FEW_PARTICIPANTS = 50
-_NOT_SHOWN = {"train", "selection", "bids_dir", "output_dir", "work_dir", "derivatives", "model"}
+_NOT_SHOWN = {
+    "train",
+    "selection",
+    "bids_dir",
+    "output_dir",
+    "work_dir",
+    "derivatives",
+    "model",
+    "call",
+    "clean_workdir",
+}
 
 
 def format_finetuning(found: Finetuning) -> str:

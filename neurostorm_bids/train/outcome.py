@@ -232,7 +232,16 @@ def summarise(outcome: Outcome, found: ReconstructionSummary | None) -> Pretrain
 def _list_options(options: PretrainOptions) -> dict[str, object]:
     """Return the options in force; of paths only the names, which may be shown to others."""
     values = {**asdict(options), **asdict(options.train)}
-    for name in ("train", "selection", "bids_dir", "output_dir", "work_dir", "derivatives"):
+    for name in (
+        "train",
+        "selection",
+        "bids_dir",
+        "output_dir",
+        "work_dir",
+        "derivatives",
+        "call",
+        "clean_workdir",
+    ):
         del values[name]
     for name in ("model", "atlas"):
         if values[name] is not None:

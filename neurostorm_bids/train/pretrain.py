@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import torch
 from neurostorm_bids.derivatives import (
     RunStatus,
     check_output_dir,
-    make_run_uuid,
+    open_work_dir,
     write_dataset_files,
     write_status,
 )
@@ -80,6 +79,7 @@ def run_pretrain_level(options: PretrainOptions) -> int:
     discovery = discover(options)
     datasets = list({run.dataset.path: run.dataset for run in discovery.runs}.values())
     check_output_dir(options.output_dir, bids_dir=options.bids_dir, datasets=datasets)
+    open_work_dir(options.folder, clean=options.clean_workdir)
     n_cpus = options.nprocs or count_available_cpus()
     torch.set_num_threads(n_cpus)
     cohort = prepare_cohort(
@@ -123,8 +123,7 @@ def run_pretrain_level(options: PretrainOptions) -> int:
         write_status(
             options.output_dir,
             list_statuses(cohort, discovery.unusable),
-            run_uuid=make_run_uuid(),
-            options=asdict(options),
+            call=options.call,
             bids_dir=options.bids_dir,
             datasets=datasets,
             debug=options.debug,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from neurostorm_bids.call import Call
 from neurostorm_bids.inputs import Cleaning, Selection
 from neurostorm_bids.train.options import TrainOptions
 
@@ -40,6 +41,8 @@ class PretrainOptions:
     nprocs : processes that prepare runs, and CPUs that torch may use.
     train : how the training runs.
     debug : keep absolute paths in the logs.
+    clean_workdir : remove first what earlier calls kept in `work_dir`.
+    call : its name, and the options as they were given.
     """
 
     bids_dir: Path
@@ -67,6 +70,8 @@ class PretrainOptions:
     nprocs: int | None = None
     train: TrainOptions = field(default_factory=TrainOptions)
     debug: bool = False
+    clean_workdir: bool = False
+    call: Call = field(default_factory=Call, compare=False, repr=False)
 
     @property
     def mask_scheme(self) -> str:

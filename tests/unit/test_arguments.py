@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from neurostorm_bids.arguments import spread_lists
-from neurostorm_bids.cli import command
+from neurostorm_bids.cli import LEVELS, command
 
 POSITIONALS = ["--", "/data", "/out", "participant"]
 
@@ -56,4 +56,25 @@ POSITIONALS = ["--", "/data", "/out", "participant"]
     ],
 )
 def test_lists_are_read_wherever_they_stand(typed, read):
-    assert spread_lists(typed, command) == read
+    assert spread_lists(typed, command, levels=LEVELS) == read
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["--participant-label", "01", "02", "/data", "/out", "participant", "group"],
+        ["/data", "/out", "participant", "group", "--participant-label", "01", "02"],
+        ["/data", "/out", "--participant-label", "01", "02", "participant", "group"],
+        ["/data", "--participant-label", "01", "02", "/out", "participant", "group"],
+        ["--participant-label", "01", "02", "/data", "/out", "--", "participant", "group"],
+    ],
+)
+def test_lists_are_told_from_several_levels(typed):
+    labels = ["--participant-label", "01", "--participant-label", "02"]
+    assert spread_lists(typed, command, levels=LEVELS) == [*labels, *POSITIONALS, "group"]
+
+
+def test_a_participant_may_be_called_as_a_level_is():
+    typed = ["/data", "/out", "participant", "--participant-label", "01", "group"]
+    labels = ["--participant-label", "01", "--participant-label", "group"]
+    assert spread_lists(typed, command, levels=LEVELS) == [*labels, *POSITIONALS]

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from neurostorm_bids import __version__
-from neurostorm_bids.derivatives import RunStatus, make_run_uuid, write_status
+from neurostorm_bids.call import Call, make_run_uuid
+from neurostorm_bids.derivatives import RunStatus, write_status
 from neurostorm_bids.errors import DataError
 
 CALL = "20250101-000000_0c970070-7984-4260-b527-e484380e8f41"
@@ -43,10 +44,14 @@ def statuses(source):
 
 @pytest.fixture
 def write(output, source, make_dataset, statuses):
-    def write(**changes):
+    def write(*, options=None, **changes):
+        options = options or {
+            "derivatives": [f"x={source / 'more'}"],
+            "model": ["a.ckpt"],
+            "nprocs": 2,
+        }
         keywords = {
-            "run_uuid": CALL,
-            "options": {"bids_dir": source, "models": ("a.ckpt",), "space": None, "nprocs": 2},
+            "call": Call(run_uuid=CALL, configuration=options, levels=("participant",)),
             "bids_dir": source,
             "datasets": [make_dataset(source)],
         }
@@ -76,13 +81,14 @@ def test_the_files_lie_where_the_output_tree_has_them(output, write):
 
 def test_the_options_are_read_back_from_the_configuration(output, write):
     write()
-    assert tomllib.loads((output / "logs" / CALL / "config.toml").read_text()) == {
-        "software": "neurostorm-bids",
-        "version": __version__,
-        "bids_dir": "<fmriprep>",
-        "models": ["a.ckpt"],
+    text = (output / "logs" / CALL / "config.toml").read_text()
+    assert tomllib.loads(text) == {
+        "derivatives": ["x=<bids>/more"],
+        "model": ["a.ckpt"],
         "nprocs": 2,
     }
+    assert __version__ in text.splitlines()[0]
+    assert "participant --config-file" in text
 
 
 def test_the_table_has_a_row_per_run(output, write):
@@ -102,7 +108,7 @@ def test_each_participant_has_its_own_runs_and_the_options(output, write):
     status = json.loads((output / "sub-02" / "log" / CALL / "status.json").read_text())
     assert (status["Software"], status["Version"]) == ("neurostorm-bids", __version__)
     assert status["Participant"] == "02"
-    assert status["Options"]["models"] == ["a.ckpt"]
+    assert status["Options"]["model"] == ["a.ckpt"]
     expected, unexpected = status["Runs"]
     assert (expected["State"], expected["Error"], expected["ExitStatus"]) == (
         "failed",
@@ -144,8 +150,7 @@ def test_a_status_is_written_anew_as_more_runs_end(output, source, make_dataset,
         write_status(
             output,
             statuses[:n_runs],
-            run_uuid=CALL,
-            options={},
+            call=Call(run_uuid=CALL),
             bids_dir=source,
             datasets=[make_dataset(source)],
         )
