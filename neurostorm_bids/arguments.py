@@ -23,7 +23,11 @@ class _ListRun(NamedTuple):
 
 
 def spread_lists(
-    argv: Sequence[str], command: click.Command, *, levels: Collection[str] = ()
+    argv: Sequence[str],
+    command: click.Command,
+    *,
+    levels: Collection[str] = (),
+    n_positionals: int = N_POSITIONALS,
 ) -> list[str]:
     """Rewrite a command line as BIDS users type it into one that click reads.
 
@@ -38,6 +42,7 @@ def spread_lists(
     argv : the words typed.
     command : says which options there are.
     levels : words that may stand several times at the end.
+    n_positionals : how many positional arguments are needed.
     """
     takes_list = {name for p in command.params if p.multiple for name in p.opts if name[0] == "-"}
     takes_one = {
@@ -69,17 +74,23 @@ def spread_lists(
             options += [name, words.pop(0)]
         else:
             options.append(name + equals + value)
-    _give_back(positionals, lists, levels)
+    _give_back(positionals, lists, levels, n_positionals=n_positionals)
     for one in lists:
         # A list option without a word goes on as it is: click says that it needs an argument.
         options += [part for word in one.words for part in (one.option, word)] or [one.option]
     return [*options, "--", *positionals] if positionals else options
 
 
-def _give_back(positionals: list[str], lists: Sequence[_ListRun], levels: Collection[str]) -> None:
+def _give_back(
+    positionals: list[str],
+    lists: Sequence[_ListRun],
+    levels: Collection[str],
+    *,
+    n_positionals: int,
+) -> None:
     """Move to the positional arguments what a list has swallowed of them."""
     n_levels = _count_levels(positionals, levels)
-    missing = N_POSITIONALS - len(positionals) + max(n_levels - 1, 0)
+    missing = n_positionals - len(positionals) + max(n_levels - 1, 0)
     if missing <= 0:
         return
     for run in reversed(lists):

@@ -52,6 +52,8 @@ MAY_IMPORT = {
     "commands": {"derivatives", "group", "inputs", "options", "participant", "train"},
     "cli": {"arguments", "call", "commands"},
     "wrapper": {"arguments", "cli"},
+    "audit": {"derivatives", "inputs"},
+    "audit_cli": {"arguments", "audit", "commands"},
     "model_cli": {"model", "pretrained", "train"},
     "synthetic": set(),
     "demo_data": {"grid", "model", "pretrained", "synthetic"},
