@@ -1,6 +1,11 @@
 """Functional connectivity: the correlations between regions, the baseline every model must beat."""
 
-from neurostorm_bids.connectivity.measure import Connectivity, measure_connectivity
+from neurostorm_bids.connectivity.measure import (
+    Connectivity,
+    measure_clips,
+    measure_connectivity,
+    read_signals,
+)
 from neurostorm_bids.connectivity.parcellation import (
     AUTO,
     Parcellation,
@@ -14,5 +19,7 @@ __all__ = [
     "Parcellation",
     "find_parcellation",
     "make_spheres",
+    "measure_clips",
     "measure_connectivity",
+    "read_signals",
 ]

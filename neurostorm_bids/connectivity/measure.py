@@ -15,6 +15,7 @@ from neurostorm_bids.grid.read import open_volumes
 from neurostorm_bids.grid.spec import MAX_REPETITION_TIME_S, GridSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 HIGH_PASS_HZ = 0.01
 
 _RELATIVE_ROUNDING = 1e-9
+_MICROSECOND = 1e-6
 
 
 class Connectivity(NamedTuple):
@@ -50,6 +52,51 @@ class Connectivity(NamedTuple):
         return int((~self.is_shown).sum())
 
 
+class RegionSignals(NamedTuple):
+    """The mean signals of the regions of one run, freed of nuisance.
+
+    Attributes
+    ----------
+    signals : (T, R), in standard deviations over the run; 0 for a region that the run does not
+        show.
+    is_shown : (R,) whether the run shows the region.
+    steps : what was done, in words.
+    """
+
+    signals: Floats
+    is_shown: NDArray[np.bool_]
+    steps: tuple[str, ...]
+
+    def relate(self) -> NDArray[np.float32]:
+        """Return Fisher's z of the correlations, as the values of `Connectivity`.
+
+        All 0 for a single volume.
+        """
+        n_regions = len(self.is_shown)
+        matrix = np.zeros((n_regions, n_regions))
+        if len(self.signals) > 1:
+            own = np.ix_(self.is_shown, self.is_shown)
+            matrix[own] = _correlate(self.signals[:, self.is_shown])
+        rows, columns = np.tril_indices(n_regions, k=-1)
+        values = np.arctanh(np.clip(matrix[rows, columns], -0.9999999, 0.9999999))
+        return values.astype(np.float32)
+
+
+class ClipConnectivity(NamedTuple):
+    """The connectivity of K clips of one run, each by itself.
+
+    Attributes
+    ----------
+    values : float32, (K, R * (R - 1) / 2), as of `Connectivity`.
+    means : float32, (K, R), mean signal of each region in each clip.
+    n_volumes : (K,) of the source that each clip shows.
+    """
+
+    values: NDArray[np.float32]
+    means: NDArray[np.float32]
+    n_volumes: NDArray[np.int64]
+
+
 def measure_connectivity(
     bold: Path,
     parcellation: Parcellation,
@@ -61,8 +108,59 @@ def measure_connectivity(
 ) -> Connectivity:
     """Correlate the mean signals of regions over a run.
 
+    Correlations are of the covariance shrunk after Ledoit and Wolf. Parameters and errors are those
+    of `read_signals`.
+    """
+    found = read_signals(
+        bold,
+        parcellation,
+        space=space,
+        repetition_time_s=repetition_time_s,
+        brain_mask=brain_mask,
+        confounds=confounds,
+    )
+    return Connectivity(found.relate(), found.is_shown, found.steps)
+
+
+def measure_clips(
+    found: RegionSignals, onsets_s: Sequence[float], duration_s: float, *, repetition_time_s: float
+) -> ClipConnectivity:
+    """Correlate and average the signals within each of K clips.
+
+    Parameters
+    ----------
+    found : signals of the run.
+    onsets_s : of the clips, from the first volume.
+    duration_s : of each clip. A clip shows the volumes whose times lie in it, and the nearest one
+        where none does.
+    repetition_time_s : seconds between volumes.
+    """
+    times_s = np.arange(len(found.signals)) * repetition_time_s
+    values, means, counts = [], [], []
+    for onset_s in onsets_s:
+        is_in = (times_s > onset_s - _MICROSECOND) & (times_s < onset_s + duration_s - _MICROSECOND)
+        if not is_in.any():
+            is_in[np.abs(times_s - onset_s).argmin()] = True
+        own = found._replace(signals=found.signals[is_in])
+        values.append(own.relate())
+        means.append(own.signals.mean(axis=0, dtype=np.float64).astype(np.float32))
+        counts.append(int(is_in.sum()))
+    return ClipConnectivity(np.stack(values), np.stack(means), np.array(counts))
+
+
+def read_signals(
+    bold: Path,
+    parcellation: Parcellation,
+    *,
+    space: str,
+    repetition_time_s: float,
+    brain_mask: Path | None = None,
+    confounds: Path | None = None,
+) -> RegionSignals:
+    """Average the voxels of each region, and take out what is no brain activity.
+
     Signals are freed of a linear trend, of drifts below 0.01 Hz (cosines) and of the nuisance
-    regressors, all at once. Correlations are of the covariance shrunk after Ledoit and Wolf.
+    regressors, all at once.
 
     Parameters
     ----------
@@ -92,12 +190,9 @@ def measure_connectivity(
     steps.append(
         f"trend, drifts below {HIGH_PASS_HZ:g} Hz and {regressors.shape[1]} regressors removed"
     )
-    cleaned = _clean(signals[:, is_shown], regressors, repetition_time_s)
-    matrix = np.zeros((len(is_shown), len(is_shown)))
-    matrix[np.ix_(is_shown, is_shown)] = _correlate(cleaned)
-    rows, columns = np.tril_indices(len(is_shown), k=-1)
-    values = np.arctanh(np.clip(matrix[rows, columns], -0.9999999, 0.9999999))
-    return Connectivity(values.astype(np.float32), is_shown, tuple(steps))
+    cleaned = np.zeros_like(signals)
+    cleaned[:, is_shown] = _clean(signals[:, is_shown], regressors, repetition_time_s)
+    return RegionSignals(cleaned, is_shown, tuple(steps))
 
 
 def _as_grid(run: Volumes, space: str) -> GridSpec:

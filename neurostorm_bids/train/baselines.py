@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 CONNECTIVITY = "functional connectivity"
+ACTIVITY = "mean signals of regions"
 CONFOUNDS = "confounds only"
 GUESS = "guess"
 
@@ -40,6 +41,7 @@ def evaluate_baselines(
     *,
     connectivity: ArrayLike | None,
     nuisance: pd.DataFrame | None,
+    activity: ArrayLike | None = None,
     groups: Mapping[str, str | None] | None = None,
     options: FitOptions = DEFAULT_FIT,
 ) -> dict[str, OutOfFold]:
@@ -51,24 +53,26 @@ def evaluate_baselines(
     splits : of the participants.
     connectivity : shape (n, P), from `connectivity.measure_connectivity`; freed of the same
         confounds, and harmonised alike.
+    activity : shape (n, R), mean signals of regions, for clips; treated as connectivity is.
     nuisance : n rows, from `nuisance.tabulate_nuisance`; nothing is removed from it.
     groups, options : see `evaluate.evaluate_features`.
 
     Returns
     -------
-    By name: functional connectivity, confounds only, and guess (the mean, or the share of each
-    class, of the training participants); those that were given.
+    By name: functional connectivity, mean signals of regions, confounds only, and guess (the mean,
+    or the share of each class, of the training participants); those that were given.
     """
     plain = Cases(target=cases.target, participants=cases.participants, classes=cases.classes)
     described = {GUESS: plain}
     if nuisance is not None:
         described[CONFOUNDS] = replace(plain, table=nuisance)
-    if connectivity is not None:
-        values = np.asarray(connectivity, dtype=np.float64)
-        described[CONNECTIVITY] = replace(cases, features=values, table=None)
+    for name, given in ((CONNECTIVITY, connectivity), (ACTIVITY, activity)):
+        if given is not None:
+            values = np.asarray(given, dtype=np.float64)
+            described[name] = replace(cases, features=values, table=None)
     return {
         name: evaluate_features(described[name], splits, groups=groups, options=options)
-        for name in (CONNECTIVITY, CONFOUNDS, GUESS)
+        for name in (CONNECTIVITY, ACTIVITY, CONFOUNDS, GUESS)
         if name in described
     }
 

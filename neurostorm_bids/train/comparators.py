@@ -60,6 +60,7 @@ def compare_with_baselines(
     evaluation: OutOfFold,
     *,
     connectivity: NDArray[np.float64] | None,
+    activity: NDArray[np.float64] | None,
     nuisance: pd.DataFrame | None,
     groups: Mapping[str, str | None] | None,
 ) -> tuple[Compared, ...]:
@@ -69,13 +70,14 @@ def compare_with_baselines(
     ----------
     cases : as the model got them, with confounds and sites.
     evaluation : the model's predictions.
-    connectivity, nuisance : features of baselines, see `evaluate_baselines`.
+    connectivity, activity, nuisance : features of baselines, see `evaluate_baselines`.
     groups : of participants.
     """
     baselines = evaluate_baselines(
         cases,
         splits,
         connectivity=connectivity,
+        activity=activity,
         nuisance=nuisance,
         groups=groups,
         options=FitOptions(balances_classes=options.balance_classes, seed=options.train.seed),

@@ -93,8 +93,11 @@ def run_finetune_level(options: FinetuneOptions) -> int:
         None if name is None else examples.map_participants(examples.read(name, roots))
         for name in (options.site_column, options.group_column)
     )
-    connectivity, notes = connect_examples(
-        examples, options.folder / "connectivity", atlas=options.atlas
+    connected = connect_examples(
+        examples,
+        options.folder / "connectivity",
+        clip_length=model.clip_length,
+        atlas=options.atlas,
     )
     rounds = run_rounds(
         options,
@@ -105,7 +108,8 @@ def run_finetune_level(options: FinetuneOptions) -> int:
             roots=roots,
             sites=sites,
             groups=groups,
-            connectivity=connectivity,
+            connectivity=connected.connectivity,
+            activity=connected.activity,
             nuisance=describe_nuisance(examples, sites=sites),
         ),
     )
@@ -126,7 +130,7 @@ def run_finetune_level(options: FinetuneOptions) -> int:
             rounds=rounds.rounds,
             model=rounds.learnt.model,
             parameters=rounds.learnt.parameters,
-            notes=(*rounds.notes, *notes),
+            notes=(*rounds.notes, *connected.notes),
             started_from=model.provenance.name,
             failed=(*scans.failed, *unusable),
         )

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from neurostorm_bids import __version__
-from neurostorm_bids.connectivity import find_parcellation, measure_connectivity
+from neurostorm_bids.connectivity import (
+    find_parcellation,
+    measure_clips,
+    read_signals,
+)
 from neurostorm_bids.derivatives import hash_configuration
 from neurostorm_bids.errors import UserError
+from neurostorm_bids.grid.clips import find_clip_starts
 from neurostorm_bids.inputs.fingerprint import fingerprint_file
 from neurostorm_bids.train.arrays import read_arrays, write_arrays
 from neurostorm_bids.train.nuisance import tabulate_nuisance
@@ -31,27 +36,66 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MIN_VOLUMES = 4
+"""Of a clip, for correlations within it."""
+
+
+class Connected(NamedTuple):
+    """What baselines read of the regions of the same runs.
+
+    Attributes
+    ----------
+    connectivity : (n, P) of each example, over its runs, or of each clip by itself; None where
+        clips hold too few volumes for correlations.
+    activity : (n, R) mean signal of each region in each clip; None where examples are no clips.
+    notes : in sentences; why something is absent, too.
+    """
+
+    connectivity: Floats | None
+    activity: Floats | None
+    notes: tuple[str, ...]
+
 
 def connect_examples(
-    examples: Examples, folder: Path, *, atlas: str | None = None
-) -> tuple[Floats, tuple[str, ...]]:
-    """Return functional connectivity (n, P), averaged over the runs of an example, and notes.
+    examples: Examples, folder: Path, *, clip_length: int, atlas: str | None = None
+) -> Connected:
+    """Return functional connectivity of each example, and the regions' activity of each clip.
 
-    What is in the folder is not computed again. Clips have no connectivity of their own: each gets
-    that of its run. `atlas` is a name or path, None for that of `find_parcellation`.
+    What is in the folder is not computed again. `clip_length` is in volumes on the model's clock;
+    `atlas` is a name or path, None for that of `find_parcellation`.
     """
     spaces = {examples.scans[position].run.space for position in examples.used_scans}
     parcellation = find_parcellation(min(spaces), atlas)
-    rows = np.full((len(examples.target.keys), parcellation.n_pairs), np.nan)
-    notes = list(parcellation.notes)
+    notes = [f"Functional connectivity of {parcellation.name}.", *parcellation.notes]
+    connectivity = np.full((len(examples.target.keys), parcellation.n_pairs), np.nan)
+    activity = np.full((len(examples.target.keys), len(parcellation.names)), np.nan)
+    counts: list[int] = []
     for position in tqdm(
         examples.used_scans, desc="Functional connectivity", unit="run", disable=None
     ):
-        scan = examples.scans[position]
-        values, note = _connect(scan, parcellation, folder)
-        rows[examples.owners == position] = values
+        scan, is_own = examples.scans[position], examples.owners == position
+        clips = _list_clips(scan, clip_length) if examples.is_by_clip else None
+        found, note = _connect(scan, parcellation, folder, clips=clips)
+        connectivity[is_own] = found["values"]
+        if clips is not None:
+            activity[is_own] = found["means"]
+            counts += found["n_volumes"].tolist()
         notes += [note] if note else []
-    return examples.pool(rows), (f"Functional connectivity of {parcellation.name}.", *notes)
+    if not examples.is_by_clip:
+        return Connected(examples.pool(connectivity), None, tuple(notes))
+    fewest = min(counts)
+    if fewest < MIN_VOLUMES:
+        notes.append(
+            f"Functional connectivity is no baseline here: a clip shows as few as {fewest} "
+            f"volume(s) of the source, and correlations need {MIN_VOLUMES} or more. The mean "
+            "signals of the same regions in each clip are."
+        )
+        return Connected(None, examples.pool(activity), tuple(notes))
+    notes.append(
+        f"Functional connectivity and mean signals of regions are of each clip by itself, "
+        f"{fewest} to {max(counts)} volumes of the source."
+    )
+    return Connected(examples.pool(connectivity), examples.pool(activity), tuple(notes))
 
 
 def describe_nuisance(
@@ -71,35 +115,65 @@ def describe_nuisance(
     )
 
 
+class _Clips(NamedTuple):
+    """Clips of a run, in seconds from its first volume."""
+
+    onsets_s: list[float]
+    duration_s: float
+
+
+def _list_clips(scan: Scan, clip_length: int) -> _Clips:
+    """Return the clips of a run, in the order of its rows."""
+    step_s = scan.stored.spec.repetition_time_s
+    starts = find_clip_starts(scan.stored.n_volumes, clip_length)
+    return _Clips([start * step_s for start in starts], clip_length * step_s)
+
+
 def _connect(
-    scan: Scan, parcellation: Parcellation, folder: Path
-) -> tuple[NDArray[np.float32], str]:
-    """Return the connectivity of a run, and a note if its confounds could not be used."""
+    scan: Scan, parcellation: Parcellation, folder: Path, *, clips: _Clips | None
+) -> tuple[dict[str, NDArray[Any]], str]:
+    """Return arrays of a run or of its clips, and a note if its confounds could not be used."""
     run = scan.run
-    key = hash_configuration(
-        {
-            "version": __version__,
-            "parcellation": [parcellation.name, *parcellation.names],
-            "confounds": run.confounds and fingerprint_file(run.confounds),
-        }
-    )
-    path = folder / key[:16] / run.dataset.name / f"{scan.stored.path.stem}.npz"
-    found = read_arrays(path, ("values", "note"))
-    if found is not None:
-        return found["values"], str(found["note"])
-    given: dict[str, Any] = {
-        "space": run.space,
-        "repetition_time_s": run.repetition_time_s,
-        "brain_mask": run.brain_mask,
+    facts: dict[str, Any] = {
+        "version": __version__,
+        "parcellation": [parcellation.name, *parcellation.names],
+        "confounds": run.confounds and fingerprint_file(run.confounds),
     }
+    names = ["values", "note"]
+    if clips is not None:
+        facts["clip_s"] = clips.duration_s
+        names += ["means", "n_volumes"]
+    key = hash_configuration(facts)
+    path = folder / key[:16] / run.dataset.name / f"{scan.stored.path.stem}.npz"
+    kept = read_arrays(path, tuple(names))
+    if kept is not None:
+        return kept, str(kept["note"])
     note = ""
     try:
-        values, *_ = measure_connectivity(run.path, parcellation, confounds=run.confounds, **given)
+        arrays = _measure(scan, parcellation, clips, confounds=run.confounds)
     except UserError as err:
         if run.confounds is None:
             raise
         note = f"The confounds of {run.label} were not removed for connectivity: {err}"
         logger.warning("%s", note)
-        values, *_ = measure_connectivity(run.path, parcellation, confounds=None, **given)
-    write_arrays(path, {"values": values, "note": np.array(note)})
-    return values, note
+        arrays = _measure(scan, parcellation, clips, confounds=None)
+    arrays["note"] = np.array(note)
+    write_arrays(path, arrays)
+    return arrays, note
+
+
+def _measure(
+    scan: Scan, parcellation: Parcellation, clips: _Clips | None, *, confounds: Path | None
+) -> dict[str, NDArray[Any]]:
+    run = scan.run
+    signals = read_signals(
+        run.path,
+        parcellation,
+        space=run.space,
+        repetition_time_s=run.repetition_time_s,
+        brain_mask=run.brain_mask,
+        confounds=confounds,
+    )
+    if clips is None:
+        return {"values": signals.relate()}
+    return measure_clips(signals, *clips, repetition_time_s=run.repetition_time_s)._asdict()

@@ -55,7 +55,7 @@ class Material:
     examples, cases : what is learnt from; without features.
     roots : folders of tables and events.
     sites, groups : of participants; None where no column names them.
-    connectivity : of each example; None where the baseline is left out.
+    connectivity, activity : of each example; None where the baseline is left out.
     nuisance : of each example.
     """
 
@@ -66,6 +66,7 @@ class Material:
     sites: Mapping[str, str | None] | None
     groups: Mapping[str, str | None] | None
     connectivity: NDArray[np.float64] | None
+    activity: NDArray[np.float64] | None
     nuisance: pd.DataFrame
 
 
@@ -184,6 +185,7 @@ def _compare(
         splits,
         evaluation,
         connectivity=material.connectivity,
+        activity=material.activity,
         nuisance=material.nuisance,
         groups=material.groups,
     )

@@ -301,6 +301,11 @@ def test_conditions_are_told_clip_by_clip(call, tmp_path, adapt):
     predictions = read_predictions(output, f"trial-type_{adapt}")
     assert set(predictions["truth"]) == {"face", "place"}
     assert predictions.groupby("participant_id").size().min() > 3
+    scores = read_scores(output, f"trial-type_{adapt}")
+    assert {"functional connectivity", "mean signals of regions"} < set(scores)
+    assert scores["mean signals of regions"]["auroc"] > 0.8
+    assert scores["functional connectivity"]["auroc"] != scores["guess"]["auroc"]
+    assert "are of each clip by itself, 4 to 5 volumes" in (output / "finetune.html").read_text()
 
 
 def test_confounds_and_sites_are_taken_out(call, tmp_path):

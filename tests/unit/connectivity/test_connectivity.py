@@ -14,8 +14,11 @@ from neurostorm_bids.connectivity import (
     find_parcellation,
     make_spheres,
     measure,
+    measure_clips,
     measure_connectivity,
+    read_signals,
 )
+from neurostorm_bids.connectivity.measure import RegionSignals
 from neurostorm_bids.errors import MissingFileError
 
 SPACE = "MNI152NLin6Asym"
@@ -49,6 +52,37 @@ def correlate(folder, parcellation, **changes):
         "brain_mask": folder / "mask.nii.gz",
     } | changes
     return measure_connectivity(folder / "bold.nii.gz", parcellation, **options)
+
+
+def read_block_signals(folder):
+    return read_signals(
+        folder / "bold.nii.gz",
+        find_parcellation(SPACE, folder / f"tpl-{SPACE}_atlas.nii.gz"),
+        space=SPACE,
+        repetition_time_s=2.0,
+        brain_mask=folder / "mask.nii.gz",
+    )
+
+
+def test_a_clip_as_long_as_the_run_has_the_connectivity_of_the_run(folder):
+    signals = read_block_signals(folder)
+    found = measure_clips(signals, [0.0], 2.0 * N_VOLUMES, repetition_time_s=2.0)
+    whole = correlate(folder, find_parcellation(SPACE, folder / f"tpl-{SPACE}_atlas.nii.gz"))
+    np.testing.assert_array_equal(found.values[0], whole.values)
+    np.testing.assert_allclose(found.means[0], 0, atol=1e-6)
+    assert found.n_volumes.tolist() == [N_VOLUMES]
+
+
+def test_each_clip_is_measured_by_itself(folder):
+    signals = read_block_signals(folder).signals.copy()
+    signals[10:20, 1] = signals[10:20, 0] + 5
+    made = RegionSignals(signals, np.ones(6, dtype=bool), ())
+    found = measure_clips(made, [0.0, 20.0, 79.0], 20.0, repetition_time_s=2.0)
+    assert found.n_volumes.tolist() == [10, 10, 1]
+    assert found.values[1, 0] > found.values[0, 0] + 0.2
+    np.testing.assert_allclose(found.means[1], signals[10:20].mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found.means[2], signals[-1], rtol=1e-5)
+    assert np.isfinite(found.values).all()
 
 
 def as_matrix(values, n_regions):
