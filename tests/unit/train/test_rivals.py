@@ -24,7 +24,7 @@ def connect(monkeypatch, tmp_path):
         }
         monkeypatch.setattr(rivals, "find_parcellation", lambda *_: spheres)
         monkeypatch.setattr(rivals, "_list_clips", lambda *_: rivals._Clips([0.0, 9.0], 9.0))
-        monkeypatch.setattr(rivals, "_connect", lambda *_, clips: (found, ""))
+        monkeypatch.setattr(rivals, "_connect", lambda *_, **_given: (found, ""))
         examples = SimpleNamespace(
             scans=(SimpleNamespace(run=SimpleNamespace(space="MNI152NLin6Asym")),),
             used_scans=[0],
