@@ -1,5 +1,6 @@
 # make demo   set everything up and run the main job on data made on the spot
 # make test   set everything up and run the tests
+# make containers  build the image for CPUs and test it; ENGINE, BUILD and BUILD_ARGS choose how
 # make boutiques   write boutiques.json anew, from the parser
 # make locks  write the lock files of the images anew
 # make bench  measure preparation and network; results in benchmarks/results/
@@ -10,7 +11,7 @@ DEMO ?= demo-output
 TORCH_INDEX ?= --extra-index-url https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench boutiques locks constraints clean
+.PHONY: demo test lint bench containers boutiques locks constraints clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m neurostorm_bids.demo $(DEMO)
@@ -27,6 +28,16 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/preparation.py --out benchmarks/results/preparation.json
 	$(BIN)/python benchmarks/backbone.py --out benchmarks/results/backbone.json
 	$(BIN)/python benchmarks/store.py --out benchmarks/results/store.json
+
+ENGINE ?= docker
+BUILD ?= $(ENGINE) build
+RUN ?= $(ENGINE) run
+IMAGE ?= neurostorm-bids:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' neurostorm_bids/__init__.py)-cpu
+containers: $(VENV)/installed-dev
+	$(BIN)/hadolint docker/Dockerfile
+	$(BUILD) --file docker/Dockerfile --target cpu --tag $(IMAGE) $(BUILD_ARGS) .
+	NEUROSTORM_RUN="$(RUN)" NEUROSTORM_IMAGE=$(IMAGE) \
+	    $(BIN)/python -m pytest -m container tests/container
 
 boutiques: $(VENV)/installed
 	$(BIN)/neurostorm --bids-exec-spec > boutiques.new
