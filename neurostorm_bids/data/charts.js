@@ -1,5 +1,5 @@
-// Draw each figure of the class "chart" by Plotly, in place of its picture. Texts of a chart are
-// escaped for Plotly already, but for those of a key "label".
+// Draw each figure of the class "chart" by Plotly, in place of its picture, as soon as it comes
+// near: many points at once would make a reader wait. Texts of a chart are escaped for Plotly already, but for those of a key "label".
 // Nothing here may ask the network for anything.
 "use strict";
 
@@ -109,7 +109,7 @@ function showMap(place, map) {
   return draw();
 }
 
-for (const figure of document.querySelectorAll("figure.chart")) {
+function drawChart(figure) {
   const place = figure.querySelector(".plot");
   const chart = JSON.parse(figure.querySelector("script").textContent);
   place.hidden = false;
@@ -120,3 +120,14 @@ for (const figure of document.querySelectorAll("figure.chart")) {
     Plotly.newPlot(place, chart.data, layOut(chart.layout), CONFIG);
   }
 }
+
+const NEAR = "800px";
+const watcher = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) {
+    if (isIntersecting) {
+      watcher.unobserve(target);
+      drawChart(target);
+    }
+  }
+}, { rootMargin: NEAR });
+document.querySelectorAll("figure.chart").forEach((figure) => watcher.observe(figure));

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -91,7 +92,7 @@ class Result:
         """The participant's label, without ``sub-``."""
         return self.entities["sub"]
 
-    @property
+    @cached_property
     def run(self) -> str:
         """The run's label: all entities of the BOLD file."""
         return join_entities(self.entities)

@@ -6,6 +6,7 @@ import json
 import logging
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -91,7 +92,7 @@ class Collection:
         """Embeddings, then predictions."""
         return [*self.embeddings, *self.predictions]
 
-    @property
+    @cached_property
     def results(self) -> list[Result]:
         """One result for each run and model: the embedding, where there is one."""
         found: dict[tuple[str, ModelKey], Result] = {}

@@ -29,10 +29,13 @@ class MambaMixer(nn.Module):
         self.conv1d = nn.Conv1d(inner, inner, d_conv, groups=inner)
         self.x_proj = nn.Linear(inner, self.dt_rank + 2 * d_state, bias=False)
         self.dt_proj = nn.Linear(self.dt_rank, inner)
-        self.A_log = nn.Parameter(torch.arange(1.0, d_state + 1).log().repeat(inner, 1))
+        self.A_log = nn.Parameter(torch.empty(inner, d_state))
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(inner, dim, bias=False)
-        _init_step(self.dt_proj)
+        # Arithmetic without memory would import a second of programs, for values nobody looks at.
+        if not self.A_log.is_meta:
+            _init_decay(self.A_log)
+            _init_step(self.dt_proj)
 
     def forward(self, x: Tensor, *, ops: Operations = FAST) -> Tensor:
         """Mix the tokens of each sequence, each with those before it.
@@ -84,6 +87,12 @@ def convolve_causally(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _sequences_first(x: Tensor) -> Tensor:
     """View (N, b, c) as (b, c, N)."""
     return x.permute(1, 2, 0)
+
+
+def _init_decay(log_rates: Tensor) -> None:
+    """Start the rates at which states decay, (inner, d_state), at 1 to d_state."""
+    with torch.no_grad():
+        log_rates.copy_(torch.arange(1.0, log_rates.shape[1] + 1).log())
 
 
 def _init_step(projection: nn.Linear, low: float = 1e-3, high: float = 0.1) -> None:

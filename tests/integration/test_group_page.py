@@ -46,9 +46,20 @@ def page(report, browser):
     browser.complaints.clear()
     browser.requests.clear()
     browser.open(report)
+    browser.run(SCROLL)
     return browser
 
 
+SCROLL = """
+(async () => {
+  for (const figure of document.querySelectorAll("figure.chart")) {
+    figure.scrollIntoView();
+    while (!figure.querySelector(".main-svg")) {
+      await new Promise((done) => setTimeout(done, 20));
+    }
+  }
+})()
+"""
 TABLE = """
 [...document.querySelectorAll("section")]
   .find((one) => one.querySelector("h2").textContent === "Participants").querySelector("table")
