@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialImage
     from numpy.typing import NDArray
 
+    from neurostorm_bids.grid.censoring import ClipCensoring
     from neurostorm_bids.grid.series import Series
     from neurostorm_bids.model.assessment import Assessment
     from neurostorm_bids.model.config import TargetSpec
@@ -43,18 +44,21 @@ class RunPrediction:
 
     Attributes
     ----------
-    onsets_s : (K,) start of each clip, in seconds from the run's first volume.
+    onsets_s : (K,) start of each clip, in seconds from the run's first volume, also where volumes
+        at the beginning were dropped.
     duration_s : length of a clip, in seconds.
     clip_weights : (K,) share of each clip in the run's mean; every volume counts once, also where
-        the last clip overlaps the one before it.
-    clip_embeddings : (K, D) mean over all tokens of the backbone's output.
+        the last clip overlaps the one before it. 0 for clips with too many censored volumes.
+    clip_embeddings : (K, D) mean over all tokens of the backbone's output; NaN for clips with too
+        many censored volumes, which the network never sees.
     embedding : (D,) weighted mean over clips.
     target : what the head predicts; None for a model without a head.
-    clip_outputs : (K, M) probabilities per class, or values in the target's own unit.
+    clip_outputs : (K, M) probabilities per class, or values in the target's own unit; NaN as above.
     output : (M,) weighted mean over clips; of a model with a temperature, that taken out.
     spread : (M,) standard deviation over clips; NaN for a run of a single clip.
     series : the series these numbers come from, with statistics, steps and warnings.
     assessment : how far to trust it; None for a model without a calibration.
+    clip_censoring : how much of each clip is censored; None where nobody asked.
     """
 
     onsets_s: NDArray[np.float64]
@@ -68,6 +72,7 @@ class RunPrediction:
     spread: NDArray[np.float32] | None
     series: Series
     assessment: Assessment | None = None
+    clip_censoring: ClipCensoring | None = None
 
 
 def choose_device(name: str) -> torch.device:
@@ -150,7 +155,7 @@ def predict_series(
     TemporaryError
         When even one clip does not fit into the device's memory.
     DataError
-        When the network's output is not finite.
+        When the network's output is not finite, or every clip has too many censored volumes.
     """
     if series.spec != model.grid:
         raise UsageError(
@@ -163,29 +168,44 @@ def predict_series(
             series, steps=(*series.steps, padding), warnings=(*series.warnings, padding)
         )
     starts = find_clip_starts(series.n_volumes, length)
-    weights = weigh_clips(starts, length, series.n_volumes)
+    censoring = series.count_censored(starts, length)
+    is_used = np.ones(len(starts), dtype=np.bool_) if censoring is None else censoring.is_used
+    if series.censoring is not None and censoring is not None:
+        series.censoring.check_any(censoring, name="the run")
+    used = [start for start, is_one in zip(starts, is_used, strict=True) if is_one]
+    weights = np.zeros(len(starts))
+    weights[is_used] = weigh_clips(used, length, series.n_volumes)
     embeddings, outputs = _predict_clips(
-        model, series, starts, batch_size=batch_size, progress=progress
+        model, series, used, batch_size=batch_size, progress=progress
     )
-    embedding = _weighted_mean(embeddings, weights)
-    output = None if outputs is None else _weighted_mean(outputs, weights)
+    embedding = _weighted_mean(embeddings, weights[is_used])
+    output = None if outputs is None else _weighted_mean(outputs, weights[is_used])
     assessment = None
     if model.calibration is not None:
         assessment = model.calibration.assess(output, embedding)
         output = None if output is None else model.calibration.sharpen(output)
     return RunPrediction(
-        onsets_s=np.asarray(starts, dtype=np.float64) * model.grid.repetition_time_s,
+        onsets_s=series.start_s
+        + np.asarray(starts, dtype=np.float64) * model.grid.repetition_time_s,
         duration_s=length * model.grid.repetition_time_s,
         clip_weights=weights,
-        clip_embeddings=embeddings,
+        clip_embeddings=_spread_out(embeddings, is_used),
         embedding=embedding,
         target=model.target,
-        clip_outputs=outputs,
+        clip_outputs=None if outputs is None else _spread_out(outputs, is_used),
         output=output,
         spread=None if outputs is None else _spread(outputs),
         series=series,
         assessment=assessment,
+        clip_censoring=censoring,
     )
+
+
+def _spread_out(values: NDArray[np.float32], is_used: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Put the rows of clips that were read among those that were not: (n_used, M) -> (K, M)."""
+    rows = np.full((len(is_used), values.shape[1]), np.nan, dtype=np.float32)
+    rows[is_used] = values
+    return rows
 
 
 def _predict_clips(

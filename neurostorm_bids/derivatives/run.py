@@ -20,6 +20,7 @@ from neurostorm_bids.derivatives.tables import (
     tabulate_predictions,
 )
 from neurostorm_bids.derivatives.texts import format_json
+from neurostorm_bids.grid.censoring import MAX_CENSORED_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -164,15 +165,37 @@ def _describe_provenance(
             for name, value in asdict(series.statistics).items()
         },
         "BrainCoverage": series.brain_coverage,
+        **_describe_cleaning(prediction),
         "PreparationSteps": list(series.steps),
         "Warnings": list(dict.fromkeys((*run.warnings, *series.warnings))),
     }
 
 
+def _describe_cleaning(prediction: RunPrediction) -> dict[str, Any]:
+    """Return what was dropped, regressed out and censored; only what was asked for."""
+    series = prediction.series
+    told: dict[str, Any] = {}
+    if series.start_s:
+        told["DummyScansDuration"] = round(series.start_s, 6)
+        told["NumberOfDummyScans"] = round(series.start_s / series.source_repetition_time_s)
+    if series.denoising is not None:
+        told["Denoising"] = series.denoising
+    if series.censoring is not None and prediction.clip_censoring is not None:
+        told["Censoring"] = {
+            "FramewiseDisplacementThreshold": series.censoring.threshold_mm,
+            "NumberOfCensoredVolumes": len(series.censoring.volumes),
+            "NumberOfSourceVolumes": series.censoring.n_source_volumes,
+            "MaximalShareOfClip": MAX_CENSORED_SHARE,
+            "NumberOfClipsUsed": int(prediction.clip_censoring.is_used.sum()),
+        }
+    return told
+
+
 def _list_sources(run: BoldRun) -> list[str]:
     """Return the BIDS URIs of the files that were read."""
+    confounds = run.confounds if run.cleaning.needs_confounds else None
     return [
         f"bids:{run.dataset.name}:{path.relative_to(run.dataset.path).as_posix()}"
-        for path in (run.path, run.brain_mask)
+        for path in (run.path, run.brain_mask, confounds)
         if path is not None and path.is_relative_to(run.dataset.path)
     ]

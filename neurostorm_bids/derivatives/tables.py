@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neurostorm_bids.grid.censoring import MAX_CENSORED_SHARE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -83,7 +85,11 @@ def embed_run(prediction: RunPrediction) -> list[Column]:
 def embed_clips(prediction: RunPrediction) -> list[Column]:
     """Return the columns of the clips' embeddings: K rows, onset, duration and D columns."""
     onsets, durations = _clip_times(prediction)
-    return [*_time_columns(onsets, durations), *_embedding_columns(prediction.clip_embeddings)]
+    return [
+        *_time_columns(onsets, durations),
+        *_censoring_columns(prediction, has_run=False),
+        *_embedding_columns(prediction.clip_embeddings),
+    ]
 
 
 def tabulate_predictions(prediction: RunPrediction) -> list[Column]:
@@ -126,8 +132,9 @@ def tabulate_predictions(prediction: RunPrediction) -> list[Column]:
         ]
         run_spread, what = spread[0], "the value"
     return [
-        *_time_columns([*onsets, 0.0], [*durations, run_duration]),
+        *_time_columns([*onsets, prediction.series.start_s], [*durations, run_duration]),
         level,
+        *_censoring_columns(prediction, has_run=True),
         *values,
         Column(
             name="spread",
@@ -147,6 +154,37 @@ def measure_overlap_s(prediction: RunPrediction) -> float:
     return max(0.0, float(onsets[-2] + prediction.duration_s - onsets[-1]))
 
 
+def _censoring_columns(prediction: RunPrediction, *, has_run: bool) -> list[Column]:
+    """Return how much of each row is censored, and whether it was read; none if nobody asked."""
+    found, censoring = prediction.clip_censoring, prediction.series.censoring
+    if found is None or censoring is None:
+        return []
+    counts, uses = found.n_censored.tolist(), found.is_used.tolist()
+    if has_run:
+        counts, uses = [*counts, len(censoring.volumes)], [*uses, True]
+    above = (
+        ""
+        if censoring.threshold_mm is None
+        else f" (framewise displacement above {censoring.threshold_mm:g} mm)"
+    )
+    return [
+        Column(
+            name="censored_volumes",
+            cells=counts,
+            description=f"Volumes of the source in the row's stretch that are censored{above}.",
+        ),
+        Column(
+            name="used",
+            cells=["yes" if is_used else "no" for is_used in uses],
+            description="Whether the model read the clip, so that the run's values rest on it.",
+            levels={
+                "yes": "It did.",
+                "no": f"More than {MAX_CENSORED_SHARE:.0%} of the clip's volumes are censored.",
+            },
+        ),
+    ]
+
+
 def _class_columns(target: TargetSpec, outputs: NDArray[np.float32]) -> list[Column]:
     """Return the label and the probability of each class; outputs of shape (rows, M)."""
     columns = make_column_names("probability", target.classes)
@@ -154,7 +192,7 @@ def _class_columns(target: TargetSpec, outputs: NDArray[np.float32]) -> list[Col
     return [
         Column(
             name="label",
-            cells=[labels[winner] for winner in outputs.argmax(axis=1)],
+            cells=[None if np.isnan(row).any() else labels[row.argmax()] for row in outputs],
             description=f"Most probable class of {target.name}.",
             levels={
                 label: f"The class of column {column}."
@@ -268,7 +306,7 @@ def _time_columns(onsets: Sequence[float], durations: Sequence[float]) -> list[C
 
 def _clip_times(prediction: RunPrediction) -> tuple[list[float], list[float]]:
     """Return onsets and durations of the clips; a clip padded in time ends where the run ends."""
-    end = _run_duration(prediction)
+    end = prediction.series.start_s + _run_duration(prediction)
     onsets = [_round_time(onset) for onset in prediction.onsets_s]
     return onsets, [_round_time(min(prediction.duration_s, end - onset)) for onset in onsets]
 

@@ -64,7 +64,7 @@ def find_local_atlas(name: str, space: str) -> AtlasSource | None:
     space : the standard space of the grid.
     """
     atlas, _, variant = name.partition(":")
-    for home in _list_templateflow_homes():
+    for home in list_templateflow_homes():
         folder = home / f"tpl-{space}"
         names = [
             path.name
@@ -79,7 +79,7 @@ def find_local_atlas(name: str, space: str) -> AtlasSource | None:
     return None
 
 
-def _list_templateflow_homes() -> list[Path]:
+def list_templateflow_homes() -> list[Path]:
     """Return where TemplateFlow may keep its files; its versions differ."""
     named = os.environ.get("TEMPLATEFLOW_HOME")
     if named:

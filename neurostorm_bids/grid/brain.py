@@ -126,11 +126,18 @@ def make_brain_mask(run: Volumes) -> BrainMask:
     return BrainMask("made from the mean over time", inside, run.affine, (doubt,))
 
 
-def place_brain_mask(brain: BrainMask, run: Volumes, spec: GridSpec) -> GridBrain:
+def place_brain_mask(
+    brain: BrainMask, run: Volumes, spec: GridSpec, *, world: NDArray[np.float32] | None = None
+) -> GridBrain:
     """Find the voxels of the grid that lie in the brain, and where they lie in the run.
 
     A voxel of the grid belongs to the brain if the nearest voxel of the mask does, and if it lies
     in the run's field of view.
+
+    Parameters
+    ----------
+    world : where the grid's voxels lie in the run's space, shape (X, Y, Z, 3), if that is another
+        than the grid's; see `warp.locate_grid`.
 
     Raises
     ------
@@ -138,9 +145,8 @@ def place_brain_mask(brain: BrainMask, run: Volumes, spec: GridSpec) -> GridBrai
         If too little of the brain lies in the field of view of the grid and the run.
     """
     coverage = _find_coverage(brain, run, spec)
-    in_brain = np.stack([_find_slice(brain, spec, x) for x in range(spec.shape[0])])
-    voxels = np.argwhere(in_brain)
-    positions = find_positions(voxels, spec.affine_matrix, run.affine)
+    in_brain = np.stack([_find_slice(brain, spec, x, world) for x in range(spec.shape[0])])
+    positions = _locate(np.argwhere(in_brain), spec, run.affine, world)
     covered = is_inside(positions, run.shape)
     if not covered.any():
         raise DataError(
@@ -151,11 +157,26 @@ def place_brain_mask(brain: BrainMask, run: Volumes, spec: GridSpec) -> GridBrai
     return GridBrain(in_brain, positions[covered], coverage)
 
 
-def _find_slice(brain: BrainMask, spec: GridSpec, x: int) -> NDArray[np.bool_]:
+def _locate(
+    voxels: NDArray[np.intp],
+    spec: GridSpec,
+    affine: NDArray[np.float64],
+    world: NDArray[np.float32] | None,
+) -> NDArray[np.float64]:
+    """Find where voxels of the grid, (n, 3), lie in an image of the run's space, in its voxels."""
+    if world is None:
+        return find_positions(voxels, spec.affine_matrix, affine)
+    points = world[tuple(voxels.T)].astype(np.float64)
+    return find_positions(points, np.eye(4), affine)
+
+
+def _find_slice(
+    brain: BrainMask, spec: GridSpec, x: int, world: NDArray[np.float32] | None
+) -> NDArray[np.bool_]:
     """Look up one slice of the grid in a mask: bool, shape (Y, Z)."""
     voxels = np.argwhere(np.ones((1, *spec.shape[1:]), dtype=np.bool_))
     voxels[:, 0] = x
-    in_mask = find_positions(voxels, spec.affine_matrix, brain.affine)
+    in_mask = _locate(voxels, spec, brain.affine, world)
     in_mask += np.linalg.inv(brain.affine)[:3, :3] @ _TIE_BREAK_MM
     nearest = np.floor(in_mask + 0.5).astype(np.intp)
     inside: NDArray[np.bool_] = np.all((nearest >= 0) & (nearest < brain.inside.shape), axis=1)

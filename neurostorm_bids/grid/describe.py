@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neurostorm_bids.grid.censoring import MAX_CENSORED_SHARE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -13,18 +15,22 @@ if TYPE_CHECKING:
 
     from neurostorm_bids.grid.series import Series
     from neurostorm_bids.grid.spec import Size3
+    from neurostorm_bids.grid.warp import Warp
 
 REPETITION_TIME_TOLERANCE = 0.01
 """Share of the sidecar's repetition time by which the header's may differ without a word."""
 
 
-def describe_steps(series: Series, source_shape: Size3, *, is_picked: bool) -> tuple[str, ...]:
+def describe_steps(
+    series: Series, source_shape: Size3, *, is_picked: bool, warp: Warp | None = None
+) -> tuple[str, ...]:
     """Say what made a series, a sentence per step.
 
     Parameters
     ----------
     source_shape : voxels of the run along X, Y, Z.
     is_picked : whether every voxel of the grid coincides with one of the run.
+    warp : between standard spaces, if there was one.
     """
     spec, statistics = series.spec, series.statistics
     space = (
@@ -51,9 +57,13 @@ def describe_steps(series: Series, source_shape: Size3, *, is_picked: bool) -> t
     )
     return (
         read,
+        *_describe_dropped(series),
         brain,
+        *(() if warp is None else (warp.describe(),)),
         f"{space}: {_by(spec.shape)} of {_by(spec.voxel_size_mm)} mm in {spec.space}.",
         f"{time}: {series.n_volumes} volumes, one every {spec.repetition_time_s:g} s.",
+        *_describe_denoising(series),
+        *_describe_censoring(series),
         _describe_negatives(series),
         z_score,
     )
@@ -76,7 +86,7 @@ def doubt_space(source_space: str | None, space: str) -> list[str]:
         return []
     doubt = (
         f"The run is in {source_space}, the model's grid in {space}; it was used as it is, "
-        "without a transform between the two spaces."
+        "without a transform between the two spaces. With --warp download, TemplateFlow's is used."
     )
     return [doubt]
 
@@ -91,6 +101,41 @@ def doubt_values(finite: NDArray[np.bool_]) -> list[str]:
         "count as background."
     )
     return [doubt]
+
+
+def _describe_dropped(series: Series) -> list[str]:
+    if not series.start_s:
+        return []
+    n_dropped = round(series.start_s / series.source_repetition_time_s)
+    return [f"Dropped {n_dropped} volumes before them, the first {series.start_s:g} s of the run."]
+
+
+def _describe_denoising(series: Series) -> list[str]:
+    denoising = series.denoising
+    if denoising is None:
+        return []
+    step = (
+        f"Regressed {denoising['NumberOfRegressors']} independent confounds out of every voxel's "
+        f"series (strategy {denoising['Strategy']} of nilearn), fitted on "
+        f"{denoising['NumberOfVolumesFitted']} volumes; the voxels' means were kept."
+    )
+    return [step]
+
+
+def _describe_censoring(series: Series) -> list[str]:
+    censoring = series.censoring
+    if censoring is None:
+        return []
+    why = (
+        "as the denoising has it"
+        if censoring.threshold_mm is None
+        else f"with a framewise displacement above {censoring.threshold_mm:g} mm"
+    )
+    step = (
+        f"Censored {len(censoring.volumes)} of {censoring.n_source_volumes} volumes, {why}; clips "
+        f"with more than {MAX_CENSORED_SHARE:.0%} of such volumes are not read."
+    )
+    return [step]
 
 
 def _describe_negatives(series: Series) -> str:

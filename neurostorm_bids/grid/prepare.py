@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from tqdm import tqdm
 
 from neurostorm_bids.errors import OutputError, TemporaryError, UserError
-from neurostorm_bids.grid.series import grid_run
+from neurostorm_bids.grid.bring import bring_run, describe_choices
 from neurostorm_bids.grid.store import FORMAT_VERSION, StoredRun, StoreSettings, write_run
 from neurostorm_bids.inputs.fingerprint import fingerprint_file
 
@@ -125,14 +125,14 @@ def find_stored_path(
     """Name the file of a run in a store.
 
     Its key is a hash of the contents of the run and its mask, of repetition time, space, grid,
-    settings and format version: another source or configuration has another file.
+    cleaning, settings and format version: another source or configuration has another file.
 
     Raises
     ------
     ReadError
         If the run or its mask cannot be read.
     """
-    return _locate(run, _describe_source(run), spec, folder, settings or StoreSettings())
+    return _locate(run, _describe_source(run, spec), spec, folder, settings or StoreSettings())
 
 
 def call_each(
@@ -207,17 +207,10 @@ def _end_with_parent() -> None:
 
 
 def _prepare(run: BoldRun, *, spec: GridSpec, folder: Path, settings: StoreSettings) -> Path:
-    source = _describe_source(run)
+    source = _describe_source(run, spec)
     path = _locate(run, source, spec, folder, settings)
     if not _is_stored(path):
-        series = grid_run(
-            run.path,
-            spec,
-            repetition_time_s=run.repetition_time_s,
-            brain_mask=run.brain_mask,
-            source_space=run.space,
-        )
-        write_run(series, path, settings=settings, source=source)
+        write_run(bring_run(run, spec), path, settings=settings, source=source)
     return path
 
 
@@ -229,7 +222,7 @@ def _is_stored(path: Path) -> bool:
     return True
 
 
-def _describe_source(run: BoldRun) -> dict[str, Any]:
+def _describe_source(run: BoldRun, spec: GridSpec) -> dict[str, Any]:
     files = {"bold": run.path, "brain_mask": run.brain_mask}
     return {
         **{
@@ -238,6 +231,7 @@ def _describe_source(run: BoldRun) -> dict[str, Any]:
         },
         "repetition_time_s": run.repetition_time_s,
         "space": run.space,
+        **describe_choices(run, spec),
     }
 
 

@@ -56,13 +56,15 @@ class Clock:
 
 
 def find_positions(
-    voxels: NDArray[np.intp], source_affine: NDArray[np.float64], target_affine: NDArray[np.float64]
+    voxels: NDArray[np.intp] | NDArray[np.float64],
+    source_affine: NDArray[np.float64],
+    target_affine: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Find where voxels of one image lie in another, by their affines.
 
     Parameters
     ----------
-    voxels : shape (n, 3), indices in the source.
+    voxels : shape (n, 3), indices in the source, or places between them.
     source_affine, target_affine : shape (4, 4), voxel indices to world millimetres.
 
     Returns

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neurostorm_bids.errors import DataError, UsageError
 from neurostorm_bids.grid.brain import make_brain_mask, place_brain_mask, read_brain_mask
+from neurostorm_bids.grid.censoring import Censoring
+from neurostorm_bids.grid.denoise import remove_regressors
 from neurostorm_bids.grid.describe import describe_steps, doubt_clock, doubt_space, doubt_values
 from neurostorm_bids.grid.normalise import drop_non_finite, find_statistics
 from neurostorm_bids.grid.read import open_volumes
@@ -22,17 +25,23 @@ from neurostorm_bids.grid.resample import (
     resample_in_space,
 )
 from neurostorm_bids.grid.spec import MAX_REPETITION_TIME_S
+from neurostorm_bids.grid.warp import locate_grid
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from nibabel.spatialimages import SpatialImage
     from numpy.typing import NDArray
 
+    from neurostorm_bids.grid.censoring import ClipCensoring
     from neurostorm_bids.grid.normalise import Statistics
     from neurostorm_bids.grid.read import Volumes
     from neurostorm_bids.grid.resample import Clock
     from neurostorm_bids.grid.spec import GridSpec
+    from neurostorm_bids.grid.warp import Warp
+    from neurostorm_bids.inputs.cleaning import Cleaning
+    from neurostorm_bids.inputs.confounds import Nuisance
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +66,9 @@ class Series:
     steps : what was done to the run, in order, in words.
     warnings : what a reader of the results should know.
     clip_negatives : whether negative values count as 0, as in the published preparation.
+    start_s : seconds of the run before its first volume here; above 0 where volumes were dropped.
+    censoring : volumes that moved too much; None where nobody asked.
+    denoising : what was regressed out, ready for JSON; None for nothing.
     """
 
     spec: GridSpec
@@ -70,6 +82,9 @@ class Series:
     steps: tuple[str, ...]
     warnings: tuple[str, ...]
     clip_negatives: bool = False
+    start_s: float = 0.0
+    censoring: Censoring | None = None
+    denoising: dict[str, Any] | None = None
 
     @property
     def n_volumes(self) -> int:
@@ -110,6 +125,12 @@ class Series:
         """Read every volume of the model's clock: float32, shape (X, Y, Z, T)."""
         return self.read_clip(0, self.n_volumes)
 
+    def count_censored(self, starts: Sequence[int], length: int) -> ClipCensoring | None:
+        """Count censored volumes in clips that begin at `starts`; None where nobody asked."""
+        if self.censoring is None:
+            return None
+        return self.censoring.count(starts, length, n_volumes=self.n_volumes)
+
     def describe_padding(self, length: int) -> str | None:
         """Say in words how clips of `length` volumes are filled up; None where they need not be."""
         if self.n_volumes >= length:
@@ -128,6 +149,9 @@ def grid_run(
     brain_mask: Path | SpatialImage | None,
     source_space: str | None = None,
     clip_negatives: bool = False,
+    cleaning: Cleaning | None = None,
+    nuisance: Nuisance | None = None,
+    warp: Warp | None = None,
 ) -> Series:
     """Bring a run to a model's grid: by its affine in space, by its repetition time in time.
 
@@ -141,9 +165,12 @@ def grid_run(
     repetition_time_s : seconds between volumes, from the sidecar; the header is only compared.
     brain_mask : any grid; None to make one from the run, with a warning.
     source_space : the standard space of the run, if known. Another than the grid's is used as it
-        is, with a warning.
+        is, with a warning, unless there is a `warp`.
     clip_negatives : set negative values to 0, as the published preparation did. That destroys
         half of demeaned data, and is meant for comparing.
+    cleaning : what was asked for, to be told; nothing if None.
+    nuisance : what that means for this run: volumes dropped or censored, signals regressed out.
+    warp : from the run's standard space to the grid's; None for none.
 
     Raises
     ------
@@ -153,12 +180,18 @@ def grid_run(
         If the run or its mask cannot be used.
     """
     run = open_volumes(bold, name="the run in memory")
-    clock = _lay_clock(run, spec, repetition_time_s)
+    n_dummy = 0 if nuisance is None else nuisance.n_dummy
+    n_volumes = run.n_volumes - n_dummy
+    clock = _lay_clock(run, n_volumes, spec, repetition_time_s)
     given = make_brain_mask(run) if brain_mask is None else read_brain_mask(brain_mask)
-    brain = place_brain_mask(given, run, spec)
+    world = None if warp is None else locate_grid(warp, spec)
+    brain = place_brain_mask(given, run, spec, world=world)
     interpolation = build_interpolation(brain.positions, run.shape)
-    resampled = resample_in_space(run.read(), interpolation, n_volumes=run.n_volumes)
+    resampled = resample_in_space(
+        islice(run.read(), n_dummy, None), interpolation, n_volumes=n_volumes
+    )
     frames = drop_non_finite(resampled, name=run.name)
+    denoising = None if nuisance is None else _denoise(frames, nuisance, cleaning)
     mask = brain.mask.copy()
     mask[brain.mask] = resampled.finite
     statistics = find_statistics(frames, clock, clip_negatives=clip_negatives, name=run.name)
@@ -176,30 +209,60 @@ def grid_run(
             *run.warnings,
             *given.warnings,
             *doubt_clock(run.repetition_time_s, repetition_time_s),
-            *doubt_space(source_space, spec.space),
+            *(() if warp is not None else doubt_space(source_space, spec.space)),
             *doubt_values(resampled.finite),
+            *(() if nuisance is None else nuisance.notes),
         ),
         clip_negatives=clip_negatives,
+        start_s=n_dummy * repetition_time_s,
+        censoring=_find_censoring(nuisance, cleaning),
+        denoising=denoising,
     )
     logger.debug("%s: %d brain voxels, %d volumes", run.name, frames.shape[1], clock.n_volumes)
-    steps = describe_steps(series, run.shape, is_picked=is_pick(interpolation))
+    steps = describe_steps(series, run.shape, is_picked=is_pick(interpolation), warp=warp)
     return replace(series, steps=steps)
 
 
-def _lay_clock(run: Volumes, spec: GridSpec, repetition_time_s: float) -> Clock:
+def _denoise(
+    frames: NDArray[np.float32], nuisance: Nuisance, cleaning: Cleaning | None
+) -> dict[str, Any] | None:
+    """Regress out what was asked for, in place, and say what that was."""
+    if nuisance.regressors is None or cleaning is None:
+        return None
+    kept = slice(nuisance.n_dummy, None)
+    is_fitted = nuisance.is_fitted[kept]
+    rank = remove_regressors(frames, nuisance.regressors[kept], is_fitted=is_fitted)
+    return {
+        "Strategy": cleaning.strategy,
+        "Arguments": cleaning.arguments or None,
+        "Regressors": list(nuisance.names),
+        "NumberOfRegressors": rank,
+        "NumberOfVolumesFitted": int(is_fitted.sum()),
+        "VoxelMeansKept": True,
+    }
+
+
+def _find_censoring(nuisance: Nuisance | None, cleaning: Cleaning | None) -> Censoring | None:
+    if nuisance is None or nuisance.is_censored is None:
+        return None
+    threshold_mm = None if cleaning is None else cleaning.fd_threshold_mm
+    return Censoring.from_mask(nuisance.is_censored[nuisance.n_dummy :], threshold_mm=threshold_mm)
+
+
+def _lay_clock(run: Volumes, n_volumes: int, spec: GridSpec, repetition_time_s: float) -> Clock:
     if not 0 < repetition_time_s <= MAX_REPETITION_TIME_S:
         raise DataError(
             f"The repetition time of {run.name} is {repetition_time_s:g} s; expected a number "
             f"above 0 and up to {MAX_REPETITION_TIME_S:g}. Correct RepetitionTime in the sidecar."
         )
     clock = find_clock(
-        run.n_volumes,
+        n_volumes,
         source_repetition_time_s=repetition_time_s,
         repetition_time_s=spec.repetition_time_s,
     )
-    if min(run.n_volumes, clock.n_volumes) < MIN_VOLUMES:
+    if min(n_volumes, clock.n_volumes) < MIN_VOLUMES:
         raise DataError(
-            f"{run.name} has {run.n_volumes} volume(s) of {repetition_time_s:g} s, which make "
+            f"{run.name} has {n_volumes} volume(s) of {repetition_time_s:g} s, which make "
             f"{clock.n_volumes} of {spec.repetition_time_s:g} s; expected a series of at least "
             f"{MIN_VOLUMES}. Choose a run, not a single image."
         )

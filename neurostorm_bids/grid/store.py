@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 import numpy as np
 
 from neurostorm_bids.errors import DataError, UsageError
+from neurostorm_bids.grid.censoring import Censoring
 from neurostorm_bids.grid.normalise import Statistics
 from neurostorm_bids.grid.quantise import (
     NBits,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = "neurostorm-run"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """To be raised when the file changes, or when gridding the same source gives other values."""
 
 MAX_VOLUMES = 10_000_000
@@ -86,11 +87,15 @@ class StoredRun:
     path : the file.
     spec : its grid.
     n_volumes : volumes on the model's clock, before any padding.
+    start_s : seconds of the run before its first volume here.
+    censoring : volumes that moved too much; None where nobody asked.
     """
 
     path: Path
     spec: GridSpec
     n_volumes: int
+    start_s: float = 0.0
+    censoring: Censoring | None = None
 
     @classmethod
     def open(cls, path: Path) -> StoredRun:
@@ -105,7 +110,13 @@ class StoredRun:
         """
         with open_tensors(path) as file:
             header = _read_header(file)
-        return cls(path=path, spec=header.spec, n_volumes=header.clock.n_volumes)
+        return cls(
+            path=path,
+            spec=header.spec,
+            n_volumes=header.clock.n_volumes,
+            start_s=header.facts["start_s"],
+            censoring=header.facts["censoring"],
+        )
 
     def read_clip(self, start: int, length: int) -> NDArray[np.float32]:
         """Read consecutive volumes of the model's clock, as `Series.read_clip` does.
@@ -182,6 +193,9 @@ def write_run(
         "steps": [*series.steps, step],
         "warnings": list(series.warnings),
         "clip_negatives": series.clip_negatives,
+        "start_s": series.start_s,
+        "censoring": None if series.censoring is None else asdict(series.censoring),
+        "denoising": series.denoising,
     }
     mask = np.packbits(series.brain_mask)
     per_voxel = np.dtype("<f4"), quantisation.offset.shape
@@ -239,6 +253,7 @@ def _read_header(file: Any) -> _Header:  # noqa: ANN401 - the library gives no t
         raise DataError(f"its statistics are {facts['statistics']}")
     facts["statistics"] = Statistics(**facts["statistics"])
     facts["source_affine"] = np.array(facts["source_affine"], dtype=np.float64).reshape(4, 4)
+    facts["censoring"] = Censoring.from_dict(facts["censoring"])
     facts["steps"], facts["warnings"] = tuple(facts["steps"]), tuple(facts["warnings"])
     clock = _lay_clock(n_source_volumes, facts["source_repetition_time_s"], spec)
     return _Header(spec, clock, n_brain, _N_BITS[frames.get_dtype()], facts)

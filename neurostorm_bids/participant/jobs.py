@@ -13,6 +13,7 @@ from neurostorm_bids.derivatives import (
     name_outputs,
 )
 from neurostorm_bids.errors import UserError
+from neurostorm_bids.grid.bring import describe_choices
 from neurostorm_bids.inputs.fingerprint import fingerprint_file
 from neurostorm_bids.participant.models import load_models
 
@@ -74,6 +75,7 @@ def _hash(run: BoldRun, model: Model) -> str:
         "brain_mask": fingerprint_file(run.brain_mask) if run.brain_mask else None,
         "repetition_time_s": run.repetition_time_s,
         "space": run.space,
+        **describe_choices(run, model.grid),
     }
     # The arrays of a novelty lie beside the weights, so that the model's hash is also theirs.
     if model.calibration is not None:

@@ -18,7 +18,7 @@ from neurostorm_bids.derivatives import (
     write_run,
 )
 from neurostorm_bids.errors import TemporaryError
-from neurostorm_bids.grid.series import grid_run
+from neurostorm_bids.grid.bring import bring_run
 from neurostorm_bids.participant.models import load_models
 from neurostorm_bids.predict import choose_device, predict_series
 
@@ -108,13 +108,7 @@ def _predict_and_write(job: Job, options: ParticipantOptions, *, progress: bool)
     warnings: list[str] = list(run.warnings)
     grids = dict.fromkeys(models[i].grid for i in job.hashes)
     for grid in grids:
-        series = grid_run(
-            run.path,
-            grid,
-            repetition_time_s=run.repetition_time_s,
-            brain_mask=run.brain_mask,
-            source_space=run.space,
-        )
+        series = bring_run(run, grid)
         for i, configuration_hash in job.hashes.items():
             if models[i].grid != grid:
                 continue

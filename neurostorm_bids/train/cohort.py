@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from neurostorm_bids.errors import DataError
-from neurostorm_bids.grid.prepare import prepare_runs
+from neurostorm_bids.errors import DataError, UserError
+from neurostorm_bids.grid.clips import find_clip_starts
+from neurostorm_bids.grid.prepare import FailedRun, prepare_runs
 from neurostorm_bids.grid.store import StoredRun, StoreSettings
 from neurostorm_bids.train.sampling import Split, TrainingRun, split_participants
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from neurostorm_bids.grid.prepare import FailedRun
+    from neurostorm_bids.grid.prepare import Preparation
     from neurostorm_bids.grid.quantise import NBits
     from neurostorm_bids.grid.spec import GridSpec
     from neurostorm_bids.inputs import BoldRun
@@ -60,6 +61,7 @@ def prepare_cohort(
     *,
     n_workers: int,
     n_bits: NBits,
+    clip_length: int,
     validation_share: float,
     seed: int,
 ) -> Cohort:
@@ -80,31 +82,62 @@ def prepare_cohort(
         preparation = prepare_runs(
             runs, spec, store, n_workers=n_workers, settings=StoreSettings(n_bits=n_bits)
         )
-    stored = tuple(
-        TrainingRun(
-            dataset=prepared.run.dataset.name,
-            participant=prepared.run.participant,
-            label=prepared.run.label,
-            path=prepared.path,
-            n_volumes=StoredRun.open(prepared.path).n_volumes,
-        )
-        for prepared in preparation.prepared
-    )
-    if not stored:
-        first = preparation.failed[0].error if preparation.failed else "there are none"
-        raise DataError(f"None of the {len(runs)} runs could be prepared. The first: {first}")
+    usable, failed = open_usable(preparation, clip_length=clip_length)
+    stored = tuple(describe_run(run, opened) for run, opened in usable)
     split = split_participants(
         {run.participant for run in stored}, share=validation_share, seed=seed
     )
     logger.info(
         "%d run(s) in the store, %d failed; %d participant(s) to train on, %d to evaluate on",
         len(stored),
-        len(preparation.failed),
+        len(failed),
         len(split.training),
         len(split.validation),
     )
     return Cohort(
         runs=stored,
         split=split,
-        failed=tuple(preparation.failed),
+        failed=tuple(failed),
+    )
+
+
+def open_usable(
+    preparation: Preparation, *, clip_length: int
+) -> tuple[list[tuple[BoldRun, StoredRun]], list[FailedRun]]:
+    """Open the runs that were stored; those of which censoring leaves no clip join the failed.
+
+    Raises
+    ------
+    DataError
+        If no run can be used.
+    """
+    usable: list[tuple[BoldRun, StoredRun]] = []
+    failed = list(preparation.failed)
+    for run, path in preparation.prepared:
+        stored = StoredRun.open(path)
+        try:
+            if stored.censoring is not None:
+                starts = find_clip_starts(stored.n_volumes, clip_length)
+                counts = stored.censoring.count(starts, clip_length, n_volumes=stored.n_volumes)
+                stored.censoring.check_any(counts, name=run.path.name)
+        except UserError as err:
+            logger.warning("%s", err)
+            failed.append(FailedRun(run, err))
+        else:
+            usable.append((run, stored))
+    if not usable:
+        first = failed[0].error if failed else "there are none"
+        raise DataError(f"None of the {len(failed)} runs could be prepared. The first: {first}")
+    return usable, failed
+
+
+def describe_run(run: BoldRun, stored: StoredRun) -> TrainingRun:
+    """Return a stored run as a training sees it."""
+    return TrainingRun(
+        dataset=run.dataset.name,
+        participant=run.participant,
+        label=run.label,
+        path=stored.path,
+        n_volumes=stored.n_volumes,
+        censoring=stored.censoring,
     )

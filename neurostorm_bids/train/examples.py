@@ -7,7 +7,7 @@ are one example, so that a participant with two runs is one example of their age
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,10 +144,34 @@ def find_examples(
     delay = HAEMODYNAMIC_DELAY_S if options.event_delay_s is None else options.event_delay_s
     column = read_conditions(
         [scan.run.entities for scan in scans],
-        [np.array(own) * step for own, step in zip(starts, seconds, strict=True)],
+        [
+            scan.stored.start_s + np.array(own) * step
+            for scan, own, step in zip(scans, starts, seconds, strict=True)
+        ],
         [clip_length * step for step in seconds],
         roots=roots,
         delay_s=delay,
     )
     owners = np.repeat(np.arange(len(scans)), [len(own) for own in starts])
+    column = _drop_censored(column, scans, starts, clip_length)
     return Examples.gather(make_target(column), scans, owners)
+
+
+def _drop_censored(
+    column: Column, scans: Sequence[Scan], starts: Sequence[Sequence[int]], clip_length: int
+) -> Column:
+    """Take the value of clips with too many censored volumes away; a cell for each clip."""
+    is_used: list[bool] = []
+    for scan, own in zip(scans, starts, strict=True):
+        stored = scan.stored
+        if stored.censoring is None:
+            is_used += [True] * len(own)
+        else:
+            counts = stored.censoring.count(own, clip_length, n_volumes=stored.n_volumes)
+            is_used += counts.is_used.tolist()
+    kept = list(zip(column.cells, column.reasons, is_used, strict=True))
+    return replace(
+        column,
+        cells=tuple(cell if used else None for cell, _, used in kept),
+        reasons=tuple(why if used else "too many censored volumes" for _, why, used in kept),
+    )

@@ -32,8 +32,8 @@ class RunFeatures(NamedTuple):
     Attributes
     ----------
     onsets_s : (K,), in seconds from the first volume.
-    weights : (K,), share of each clip in the run.
-    clips : (K, D), embeddings.
+    weights : (K,), share of each clip in the run; 0 for clips with too many censored volumes.
+    clips : (K, D), embeddings; NaN for such clips.
     """
 
     onsets_s: NDArray[np.float64]
@@ -43,7 +43,8 @@ class RunFeatures(NamedTuple):
     @property
     def whole(self) -> NDArray[np.float64]:
         """The run's embedding, (D,)."""
-        mean: NDArray[np.float64] = self.weights @ self.clips.astype(np.float64)
+        is_used = self.weights > 0
+        mean: NDArray[np.float64] = self.weights[is_used] @ self.clips[is_used].astype(np.float64)
         return mean
 
 

@@ -78,6 +78,7 @@ def run_finetune_level(options: FinetuneOptions) -> int:
         options.folder / "store",
         n_workers=n_cpus,
         n_bits=options.store_bits,
+        clip_length=model.clip_length,
     )
     roots = list_table_roots([options.bids_dir, *(dataset.path for dataset in datasets)])
     examples = find_examples(

@@ -88,6 +88,7 @@ def run_pretrain_level(options: PretrainOptions) -> int:
         options.folder / "store",
         n_workers=n_cpus,
         n_bits=options.store_bits,
+        clip_length=preset.config.clip_length,
         validation_share=options.validation_share,
         seed=options.train.seed,
     )
@@ -258,7 +259,7 @@ def make_dataset(
     )
     if order.left_out:
         logger.warning(
-            "%d run(s) are too short for two clips of %d volumes and are left out",
+            "%d run(s) have no room for two clips of %d volumes and are left out",
             len(order.left_out),
             length,
         )

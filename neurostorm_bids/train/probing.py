@@ -160,9 +160,10 @@ def _list_clips(examples: Examples, cases: Cases, found: Sequence[RunFeatures]) 
             rows.append(own[is_known])
             weights.append(np.ones(int(is_known.sum())))
         else:
-            features.append(run.clips)
-            rows.append(np.repeat(own, len(run.clips)))
-            weights.append(run.weights)
+            is_used = run.weights > 0
+            features.append(run.clips[is_used])
+            rows.append(np.repeat(own, int(is_used.sum())))
+            weights.append(run.weights[is_used])
     all_rows = np.concatenate(rows)
     at = np.array([position_of[target.keys[row]] for row in all_rows], dtype=np.int64)
     return _Clips(

@@ -10,6 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from neurostorm_bids.grid.censoring import Censoring
 
 
 class Purpose(IntEnum):
@@ -43,6 +46,7 @@ class TrainingRun:
     dataset, participant, label : names; together they tell a run from all others.
     path : where it is stored.
     n_volumes : on the model's clock.
+    censoring : volumes that moved too much; None where nobody asked.
     """
 
     dataset: str
@@ -50,6 +54,24 @@ class TrainingRun:
     label: str
     path: Path
     n_volumes: int
+    censoring: Censoring | None = None
+
+    def find_starts(self, clip_length: int) -> NDArray[np.intp] | None:
+        """Find where clips may begin that hold few censored volumes; None for anywhere."""
+        if self.censoring is None or not self.censoring.volumes:
+            return None
+        return self.censoring.find_starts(clip_length, n_volumes=self.n_volumes)
+
+    def count_clips(self, clip_length: int) -> int:
+        """Count the clips that the run has room for, side by side; a short run is padded to one."""
+        starts = self.find_starts(clip_length)
+        if starts is None:
+            return max(1, self.n_volumes // clip_length)
+        n_clips, end = 0, 0
+        for start in starts.tolist():
+            if start >= end:
+                n_clips, end = n_clips + 1, start + clip_length
+        return n_clips
 
 
 class Sample(NamedTuple):
@@ -100,15 +122,16 @@ class SampleOrder:
     ----------
     runs : in any order.
     clip_length : volumes of a clip.
-    clips_per_sample : clips of one run that a sample shows; they never overlap. Runs that are too
-        short for them are left out. A run shorter than one clip is padded when it is read.
+    clips_per_sample : clips of one run that a sample shows, one or two; they never overlap. Runs
+        that are too short for them are left out, or too much of which is censored. A run shorter
+        than one clip is padded when it is read.
     weights : share of the samples that each dataset gives, in any unit; None: as it has clips.
     seed : of the order.
 
     Attributes
     ----------
     runs : those that are used.
-    left_out : those that are too short.
+    left_out : those that are too short, or too much of which is censored.
     clips_per_sample : as given.
     samples_per_epoch : after so many samples the next epoch begins.
     """
@@ -124,8 +147,12 @@ class SampleOrder:
     ) -> None:
         needed = clip_length * clips_per_sample if clips_per_sample > 1 else 1
         ordered = sorted(runs, key=lambda run: (run.dataset, run.participant, run.label))
-        self.runs = tuple(run for run in ordered if run.n_volumes >= needed)
-        self.left_out = tuple(run for run in ordered if run.n_volumes < needed)
+        has_room = [
+            run.n_volumes >= needed and run.count_clips(clip_length) >= clips_per_sample
+            for run in ordered
+        ]
+        self.runs = tuple(compress(ordered, has_room))
+        self.left_out = tuple(compress(ordered, (not has for has in has_room)))
         if not self.runs:
             raise DataError(
                 f"Expected runs of at least {needed} volumes to take clips from, found none among "
@@ -152,14 +179,16 @@ class SampleOrder:
         """A hash of all that decides the order, but for the seed."""
         runs = [(run.dataset, run.participant, run.label, run.n_volumes) for run in self.runs]
         weights = sorted(self._weights.items())
-        facts = [runs, weights, self._clip_length, self.clips_per_sample]
+        facts: list[Any] = [runs, weights, self._clip_length, self.clips_per_sample]
+        if any(run.censoring is not None for run in self.runs):
+            facts.append([run.censoring and run.censoring.volumes for run in self.runs])
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def _list_turns(self) -> dict[str, NDArray[np.int64]]:
         """List, by dataset, the index of each run as often as the run has clips."""
         turns: dict[str, list[int]] = {}
         for index, run in enumerate(self.runs):
-            n_clips = max(1, run.n_volumes // self._clip_length)
+            n_clips = run.count_clips(self._clip_length)
             turns.setdefault(run.dataset, []).extend([index] * n_clips)
         return {name: np.array(indices) for name, indices in turns.items()}
 
@@ -178,6 +207,9 @@ class SampleOrder:
         """Draw where clips begin so that none overlap, each way to lay them equally likely."""
         length, n_clips = self._clip_length, self.clips_per_sample
         rng = np.random.default_rng([self._seed, Purpose.CLIPS, position])
+        allowed = run.find_starts(length)
+        if allowed is not None:
+            return _draw_allowed(allowed, length, n_clips, rng)
         n_free = max(0, run.n_volumes - n_clips * length)
         # Clips shrunk to points: n_clips different places among n_free + n_clips, then in any order
         points = np.sort(rng.choice(n_free + n_clips, size=n_clips, replace=False))
@@ -186,6 +218,17 @@ class SampleOrder:
 
     def _rng(self, *words: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, Purpose.ORDER, *words])
+
+
+def _draw_allowed(
+    allowed: NDArray[np.intp], length: int, n_clips: int, rng: np.random.Generator
+) -> tuple[int, ...]:
+    """Draw one start, or two that are a clip apart, each way equally likely."""
+    if n_clips == 1:
+        return (int(rng.choice(allowed)),)
+    n_partners = np.array([(np.abs(allowed - start) >= length).sum() for start in allowed])
+    first = int(rng.choice(allowed, p=n_partners / n_partners.sum()))
+    return first, int(rng.choice(allowed[np.abs(allowed - first) >= length]))
 
 
 class Split(NamedTuple):

@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from filelock import FileLock
 
-from neurostorm_bids.errors import DataError
 from neurostorm_bids.grid.prepare import prepare_runs
-from neurostorm_bids.grid.store import StoredRun, StoreSettings
-from neurostorm_bids.train.cohort import LOCK
-from neurostorm_bids.train.sampling import TrainingRun
+from neurostorm_bids.grid.store import StoreSettings
+from neurostorm_bids.train.cohort import LOCK, describe_run, open_usable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +16,9 @@ if TYPE_CHECKING:
 
     from neurostorm_bids.grid.quantise import NBits
     from neurostorm_bids.grid.spec import GridSpec
+    from neurostorm_bids.grid.store import StoredRun
     from neurostorm_bids.inputs import BoldRun
+    from neurostorm_bids.train.sampling import TrainingRun
 
 
 class Scan(NamedTuple):
@@ -30,13 +30,7 @@ class Scan(NamedTuple):
     @property
     def training_run(self) -> TrainingRun:
         """The run as a training sees it."""
-        return TrainingRun(
-            dataset=self.run.dataset.name,
-            participant=self.run.participant,
-            label=self.run.label,
-            path=self.stored.path,
-            n_volumes=self.stored.n_volumes,
-        )
+        return describe_run(self.run, self.stored)
 
 
 class Scans(NamedTuple):
@@ -47,7 +41,13 @@ class Scans(NamedTuple):
 
 
 def prepare_scans(
-    runs: Sequence[BoldRun], spec: GridSpec, store: Path, *, n_workers: int, n_bits: NBits
+    runs: Sequence[BoldRun],
+    spec: GridSpec,
+    store: Path,
+    *,
+    n_workers: int,
+    n_bits: NBits,
+    clip_length: int,
 ) -> Scans:
     """Bring runs to a grid and store them; what is stored already is not made again.
 
@@ -63,10 +63,8 @@ def prepare_scans(
         preparation = prepare_runs(
             runs, spec, store, n_workers=n_workers, settings=StoreSettings(n_bits=n_bits)
         )
-    if not preparation.prepared:
-        first = preparation.failed[0].error if preparation.failed else "there are none"
-        raise DataError(f"None of the {len(runs)} runs could be prepared. The first: {first}")
+    usable, failed = open_usable(preparation, clip_length=clip_length)
     return Scans(
-        usable=tuple(Scan(one.run, StoredRun.open(one.path)) for one in preparation.prepared),
-        failed=tuple((one.run.path.name, str(one.error)) for one in preparation.failed),
+        usable=tuple(Scan(run, stored) for run, stored in usable),
+        failed=tuple((one.run.path.name, str(one.error)) for one in failed),
     )

@@ -120,10 +120,13 @@ def label_samples(
         found = [] if path is None else read_events(path).events
         events[scan.run.dataset.name, scan.run.label] = found
     step_s = examples.scans[0].stored.spec.repetition_time_s
+    begin_s = {
+        (scan.run.dataset.name, scan.run.label): scan.stored.start_s for scan in examples.scans
+    }
 
     def label(sample: Sample) -> float:
         own = events[sample.run.dataset, sample.run.label]
-        onset_s = [sample.starts[0] * step_s]
+        onset_s = [begin_s[sample.run.dataset, sample.run.label] + sample.starts[0] * step_s]
         (name,) = label_clips(own, onset_s, clip_length * step_s, delay_s=delay_s)
         return codes.get(name or "", np.nan)
 

@@ -106,6 +106,7 @@ def _make_prediction(target=None, *, n_volumes: int = 50, seed: int = 0):
         spread=spread,
         series=series,
         assessment=None,
+        clip_censoring=None,
     )
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurostorm_bids.errors import DataError, UsageError
+from neurostorm_bids.grid.censoring import Censoring
 from neurostorm_bids.train.sampling import (
     Purpose,
     SampleOrder,
@@ -167,3 +168,37 @@ def test_one_participant_cannot_be_split():
         split_participants(["01", "01"], share=0.5, seed=0)
     with pytest.raises(UsageError, match="above 0 and below 1"):
         split_participants(["01", "02"], share=1.0, seed=0)
+
+
+def censor(run, *volumes):
+    return replace(
+        run, censoring=Censoring(n_source_volumes=run.n_volumes, volumes=volumes, threshold_mm=0.5)
+    )
+
+
+@pytest.mark.parametrize("clips_per_sample", [1, 2])
+def test_no_clip_is_drawn_that_holds_too_many_censored_volumes(clips_per_sample):
+    run = censor(make_run("a", n_volumes=100), *range(40, 50))
+    order = SampleOrder([run], clip_length=20, clips_per_sample=clips_per_sample)
+    assert order.samples_per_epoch == 4
+    allowed = set(run.find_starts(20).tolist())
+    drawn = [order[position].starts for position in range(200)]
+    assert {start for starts in drawn for start in starts} <= allowed
+    assert len({start for starts in drawn for start in starts}) > 30
+    if clips_per_sample == 2:
+        assert all(abs(one - other) >= 20 for one, other in drawn)
+
+
+def test_a_run_without_room_between_censored_volumes_is_left_out():
+    whole, half = make_run("a", n_volumes=60), censor(make_run("b", n_volumes=60), *range(20, 60))
+    assert SampleOrder([whole, half], clip_length=20, clips_per_sample=2).left_out == (half,)
+    assert SampleOrder([whole, half], clip_length=20).left_out == ()
+    none = censor(make_run("c", n_volumes=60), *range(0, 60, 2))
+    assert SampleOrder([whole, none], clip_length=20).left_out == (none,)
+
+
+def test_censoring_nothing_changes_no_order(runs):
+    censored = [censor(run) for run in runs]
+    one, other = (SampleOrder(some, clip_length=20) for some in (runs, censored))
+    assert [one[p].starts for p in range(20)] == [other[p].starts for p in range(20)]
+    assert one.fingerprint != SampleOrder([censor(runs[0], 1)], clip_length=20).fingerprint

@@ -1,0 +1,59 @@
+"""A run as discovery found it, brought to a grid: cleaned and warped as the user asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from neurostorm_bids.grid.read import open_volumes
+from neurostorm_bids.grid.series import grid_run
+from neurostorm_bids.grid.warp import find_warp
+from neurostorm_bids.inputs.cleaning import Cleaning
+from neurostorm_bids.inputs.confounds import read_nuisance
+from neurostorm_bids.inputs.fingerprint import fingerprint_file
+
+if TYPE_CHECKING:
+    from neurostorm_bids.grid.series import Series
+    from neurostorm_bids.grid.spec import GridSpec
+    from neurostorm_bids.inputs.records import BoldRun
+
+
+def bring_run(run: BoldRun, spec: GridSpec) -> Series:
+    """Read a run, clean it and bring it to a model's grid.
+
+    Errors are those of `grid_run` and `read_nuisance`.
+    """
+    nuisance = None
+    if run.cleaning.describe() != Cleaning().describe():
+        nuisance = read_nuisance(run, n_volumes=open_volumes(run.path).n_volumes)
+    return grid_run(
+        run.path,
+        spec,
+        repetition_time_s=run.repetition_time_s,
+        brain_mask=run.brain_mask,
+        source_space=run.space,
+        cleaning=run.cleaning,
+        nuisance=nuisance,
+        warp=find_warp(run.space, spec.space, mode=run.cleaning.warp),
+    )
+
+
+def describe_choices(run: BoldRun, spec: GridSpec) -> dict[str, Any]:
+    """Return what decides the values of a gridded run beside its image, mask and clock.
+
+    Empty where nothing was asked for, so that results from before stay valid.
+
+    Raises
+    ------
+    ReadError
+        If the confounds or the transform cannot be read.
+    """
+    cleaning = run.cleaning
+    choices: dict[str, Any] = {}
+    if cleaning.describe() != Cleaning().describe():
+        choices["cleaning"] = cleaning.describe()
+        if cleaning.needs_confounds and run.confounds is not None:
+            choices["confounds"] = fingerprint_file(run.confounds)
+    warp = find_warp(run.space, spec.space, mode=cleaning.warp)
+    if warp is not None:
+        choices["warp"] = warp.fingerprint
+    return choices
