@@ -63,6 +63,8 @@ class ParticipantOptions:
     selection : which participants, sessions, tasks, runs and space.
     cleaning : what is done to a run before it is read.
     skip_bids_validation : pass over odd descriptions of datasets.
+    connectivity : regions whose correlations are written too, a name, a path or ``auto``; see
+        `connectivity.find_parcellation`. None writes none.
     target_scales : mean and SD of regression targets that a model file does not hold.
     device : ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     batch_size : clips at once; None chooses.
@@ -81,6 +83,7 @@ class ParticipantOptions:
     selection: Selection = field(default_factory=Selection)
     cleaning: Cleaning = field(default_factory=Cleaning)
     skip_bids_validation: bool = False
+    connectivity: str | None = None
     target_scales: tuple[TargetScale, ...] = ()
     device: str = "auto"
     batch_size: int | None = None

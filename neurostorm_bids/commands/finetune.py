@@ -59,7 +59,9 @@ OPTIONS: list[click.Parameter] = [
         "event_delay_s",
         type=float,
         metavar="SECONDS",
-        help="For --target trial_type: how much later than an event its response is.  [default: 5]",
+        help="For --target trial_type and --stimuli: how much later than an event its response is. "
+        " [default: 5]",
+        levels=["finetune", "group"],
     ),
     _finetune(
         "--adapt",

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from neurostorm_bids.commands.levels import LevelOption
-from neurostorm_bids.commands.shared import named_path, take_selection
+from neurostorm_bids.commands.shared import PATH, named_path, take_selection
 
 OPTIONS: list[click.Parameter] = [
     LevelOption(
@@ -19,6 +19,15 @@ OPTIONS: list[click.Parameter] = [
         "targets that were predicted; the truth is looked for in the column of the same name, or "
         "in COLUMN.",
         levels=["finetune", "group"],
+    ),
+    LevelOption(
+        ["--stimuli"],
+        type=PATH,
+        metavar="TSV|NPY|NPZ",
+        help="Look for the images that were seen. The file holds an embedding of each: a table "
+        "with a column stim_file, as in events.tsv, and numbers; an array with such a table of the "
+        "same name beside it; or a .npz with arrays stim_file and embedding.",
+        levels=["group"],
     ),
     LevelOption(
         ["--color-by", "--colour-by", "colour_by"],

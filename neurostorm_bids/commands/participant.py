@@ -27,6 +27,15 @@ OPTIONS: list[click.Parameter] = [
         levels=["participant"],
     ),
     LevelOption(
+        ["--connectivity"],
+        metavar="auto|NAME[:VARIANT]|PATH",
+        help="Write the functional connectivity of each run too, to be compared with at the group "
+        "level. Regions: auto (Schaefer2018:200Parcels7Networks where it is on this machine, else "
+        "Seitzman2018, spheres that come with the program), or an atlas as for --atlas of "
+        "finetune; what is named and not on this machine is downloaded.",
+        levels=["participant"],
+    ),
+    LevelOption(
         ["--omp-nthreads"],
         type=COUNT,
         help="CPUs per run; with --nprocs 8 --omp-nthreads 2, four runs are worked on at a time.  "

@@ -2,6 +2,7 @@
 
 from neurostorm_bids.connectivity.measure import (
     Connectivity,
+    connect_run,
     measure_clips,
     measure_connectivity,
     read_signals,
@@ -17,6 +18,7 @@ __all__ = [
     "AUTO",
     "Connectivity",
     "Parcellation",
+    "connect_run",
     "find_parcellation",
     "make_spheres",
     "measure_clips",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from neurostorm_bids.connectivity.regressors import read_regressors
+from neurostorm_bids.errors import UserError
 from neurostorm_bids.grid.atlas import place_on_grid
 from neurostorm_bids.grid.brain import make_brain_mask, place_brain_mask, read_brain_mask
 from neurostorm_bids.grid.read import open_volumes
@@ -22,8 +24,11 @@ if TYPE_CHECKING:
 
     from neurostorm_bids.connectivity.parcellation import Parcellation
     from neurostorm_bids.grid.read import Volumes
+    from neurostorm_bids.inputs import BoldRun
 
     Floats = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
 
 HIGH_PASS_HZ = 0.01
 
@@ -193,6 +198,35 @@ def read_signals(
     cleaned = np.zeros_like(signals)
     cleaned[:, is_shown] = _clean(signals[:, is_shown], regressors, repetition_time_s)
     return RegionSignals(cleaned, is_shown, tuple(steps))
+
+
+def connect_run(run: BoldRun, parcellation: Parcellation) -> tuple[Connectivity, str]:
+    """Measure the connectivity of a run; without its confounds, and with a note, if these are bad.
+
+    Raises
+    ------
+    DataError, MissingFileError, ReadError
+        If the run or its mask cannot be used.
+    """
+
+    def measure(confounds: Path | None) -> Connectivity:
+        return measure_connectivity(
+            run.path,
+            parcellation,
+            space=run.space,
+            repetition_time_s=run.repetition_time_s,
+            brain_mask=run.brain_mask,
+            confounds=confounds,
+        )
+
+    try:
+        return measure(run.confounds), ""
+    except UserError as err:
+        if run.confounds is None:
+            raise
+        note = f"The confounds of {run.label} were not removed for connectivity: {err}"
+        logger.warning("%s", note)
+    return measure(None), note
 
 
 def _as_grid(run: Volumes, space: str) -> GridSpec:

@@ -27,6 +27,7 @@ IGNORED = (
     "*_embedding.*",
     "*_predictions.*",
     "*_attribution.*",
+    "*_relmat.*",
 )
 
 PARTICIPANTS_DECLARED = {
@@ -49,6 +50,10 @@ the grid, the preparation step by step, and declares every column.
 | `*_desc-<target>_predictions.tsv` | one per clip, then the run's (`level` is `clip` or `run`) | \
 `onset`, `duration`, `level`, then `label` and `probability_<class>`, or `value`; `spread`; of a \
 calibrated model `prediction_set`, or `interval_low` and `interval_high`, and `novelty` |
+
+With `--connectivity`, `*_seg-<regions>_stat-pearsoncorrelation_relmat.tsv` holds the correlations
+between regions: a row and a column for each, by name. No model is needed for it; it is what the
+group level compares re-identification with.
 
 Where several models were run in one call, `scan` and `clip` carry the model's label
 (`desc-scanBase`). Where the source is not `desc-preproc`, its own `desc` comes first

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from neurostorm_bids.pretrained import Model
 
 # The end of BIDS' order of entities; those before it stand as the source file has them.
-LAST_ENTITIES = ("space", "atlas", "seg", "res", "den", "label", "desc")
+LAST_ENTITIES = ("space", "atlas", "seg", "res", "den", "label", "stat", "desc")
 MAX_LABEL_LENGTH = 40
 PLAIN_DESC = "preproc"
 
@@ -86,17 +86,21 @@ def derive_path(
     The name keeps every entity of the source file, unknown ones too, in their order. Those given
     here replace the source's or are added in BIDS order, ``desc`` at the end. A source that is not
     ``desc-preproc`` keeps its own ``desc`` in front of ours (``desc-denoisedScan``), so that two
-    versions of one run never meet in one file.
+    versions of one run never meet in one file; where we give none, ``desc-preproc`` is left out.
 
     Parameters
     ----------
     extension : with its dot.
-    entities : by key; ``desc`` is one of them.
+    entities : by key.
     """
     source_desc = run.entities.get("desc", PLAIN_DESC)
-    if source_desc != PLAIN_DESC:
+    if "desc" in entities and source_desc != PLAIN_DESC:
         entities = {**entities, "desc": source_desc + _capitalise(entities["desc"])}
-    pairs = [(key, value) for key, value in run.entities.items() if key not in entities]
+    pairs = [
+        (key, value)
+        for key, value in run.entities.items()
+        if key not in entities and (key, value) != ("desc", PLAIN_DESC)
+    ]
     for key in sorted(entities, key=LAST_ENTITIES.index):
         pairs.insert(_find_place(key, [name for name, _ in pairs]), (key, entities[key]))
     for key, value in pairs:

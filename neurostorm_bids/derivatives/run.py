@@ -59,7 +59,7 @@ def is_finished(
 ) -> bool:
     """Return whether all files of a run and a model are there, made with this configuration."""
     return all(
-        pair.table.is_file() and _read_hash(pair.sidecar) == configuration_hash
+        pair.table.is_file() and read_hash(pair.sidecar) == configuration_hash
         for pair in _name_pairs(output_dir, run, names)
     )
 
@@ -129,7 +129,7 @@ def _name_pairs(output_dir: Path, run: BoldRun, names: OutputNames) -> list[_Pai
     ]
 
 
-def _read_hash(sidecar: Path) -> str | None:
+def read_hash(sidecar: Path) -> str | None:
     """Return the configuration hash in a sidecar; None if it is not there or cannot be read."""
     try:
         content = json.loads(sidecar.read_text(encoding="utf-8"))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from neurostorm_bids.derivatives import check_output_dir, write_configuration, write_dataset_files
 from neurostorm_bids.derivatives.atomic import explain_write_errors, write_files
 from neurostorm_bids.derivatives.tables import format_table
-from neurostorm_bids.errors import UserError
+from neurostorm_bids.errors import DataError, UserError
 from neurostorm_bids.group.collect import collect_results
+from neurostorm_bids.group.images import find_images
+from neurostorm_bids.group.images_tables import tabulate_images, tabulate_images_by_participant
 from neurostorm_bids.group.outcome import Group
 from neurostorm_bids.group.people import find_people
 from neurostorm_bids.group.phenotype import (
@@ -30,6 +32,7 @@ from neurostorm_bids.group.tables import (
 )
 from neurostorm_bids.group.truth import assess_predictions
 from neurostorm_bids.inputs.files import read_json_object
+from neurostorm_bids.retrieval.stimuli import read_image_embeddings
 from neurostorm_bids.train.resampling import Resampling
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
     from neurostorm_bids.derivatives.tables import Column
     from neurostorm_bids.group.collect import Collection
+    from neurostorm_bids.group.images import ImagesFound
     from neurostorm_bids.group.options import GroupOptions
     from neurostorm_bids.group.sources import Sources
 
@@ -101,6 +105,7 @@ def summarise_group(options: GroupOptions, collection: Collection, sources: Sour
             )
             for predictions in collection.predictions
         ],
+        images=_find_images(options, collection, sources),
         people=[find_people(part, seed=options.seed) for part in collection.embeddings],
         quality=tabulate_quality(
             results, [motion[result.run] for result in results], _list_novelties(collection)
@@ -117,6 +122,27 @@ def _list_novelties(collection: Collection) -> list[float]:
         if math.isfinite(novelty)
     }
     return [found.get((result.run, result.model), math.nan) for result in collection.results]
+
+
+def _find_images(
+    options: GroupOptions, collection: Collection, sources: Sources
+) -> list[ImagesFound]:
+    """Look for the images that were seen, with each model, if that was asked for."""
+    if options.stimuli is None:
+        return []
+    images = read_image_embeddings(options.stimuli)
+    found = [
+        find_images(
+            part, images, roots=sources.table_roots, delay_s=options.delay_s, seed=options.seed
+        )
+        for part in collection.embeddings
+    ]
+    if not any(one.variants for one in found):
+        told = " ".join(dict.fromkeys(note for one in found for note in one.notes))
+        raise DataError(
+            f"--stimuli: no run tells which image was seen. {told or 'There are no embeddings.'}"
+        )
+    return found
 
 
 def describe_plan(options: GroupOptions) -> str:
@@ -147,6 +173,8 @@ def _format_all(group: Group) -> dict[str, str | bytes]:
         "runs": group.quality,
         "scores": tabulate_scores(group.assessments),
         "reidentification": tabulate_people(group.people),
+        "images": tabulate_images(group.images),
+        "images_by_participant": tabulate_images_by_participant(group.images),
     }
     if collection.embeddings:
         tables["embeddings"] = tabulate_embeddings(collection.embeddings)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from neurostorm_bids.derivatives.tables import Column
     from neurostorm_bids.group.collect import Collection
+    from neurostorm_bids.group.images import ImagesFound
     from neurostorm_bids.group.options import GroupOptions
     from neurostorm_bids.group.people import PeopleFound
     from neurostorm_bids.group.truth import Assessment
@@ -30,6 +31,7 @@ class Group:
     table_roots : folders whose tables hold the columns of the map.
     assessments : predictions beside the truth.
     people : re-identification with each model.
+    images : image retrieval with each model; empty if it was not asked for.
     quality : a row for each run and model, in the order of ``collection.results``.
     """
 
@@ -39,6 +41,7 @@ class Group:
     assessments: Sequence[Assessment]
     people: Sequence[PeopleFound]
     quality: Sequence[Column]
+    images: Sequence[ImagesFound] = ()
 
     def link(self, participant: str) -> Link | str:
         """Return a participant with a link to their report, if it is there."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from neurostorm_bids import __version__
+from neurostorm_bids.group.report_images import show_images
 from neurostorm_bids.group.report_map import show_map
 from neurostorm_bids.group.report_participants import show_participants
 from neurostorm_bids.group.report_predictions import show_assessment
@@ -41,6 +42,7 @@ def format_report(group: Group) -> str:
         *(show_assessment(group, one) for one in group.assessments),
         *(show_map(group, part) for part in group.collection.embeddings),
         show_people(group),
+        show_images(group),
         show_outliers(group),
         show_participants(group),
         show_quality(group),

@@ -45,6 +45,7 @@ _NAMES = {
     "rank1": "Rank-1",
     "rank5": "Rank-5",
     "mean_average_precision": "Mean average precision",
+    "median_rank": "Median rank",
 }
 
 

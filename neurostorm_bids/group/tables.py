@@ -193,23 +193,24 @@ def tabulate_scores(assessments: Sequence[Assessment]) -> list[Column]:
 
 
 def tabulate_people(found: Sequence[PeopleFound]) -> list[Column]:
-    """Return a row for each model and measure of re-identification."""
+    """Return a row for each model, kind of features and measure of re-identification."""
     rows = [
         {
             "model": one.model.name,
             "model_sha256": one.model.sha256,
-            "apart": one.outcome.apart,
+            "features": features,
+            "apart": outcome.apart,
             "measure": score.name,
             "value": score.value,
             "low": score.low,
             "high": score.high,
             "chance": score.chance,
-            "n_participants": one.outcome.scores.n_participants,
-            "n_candidates": one.outcome.scores.n_candidates,
+            "n_participants": outcome.scores.n_participants,
+            "n_candidates": outcome.scores.n_candidates,
         }
         for one in found
-        if one.outcome is not None
-        for score in one.outcome.scores.scores
+        for features, outcome in one.list_outcomes()
+        for score in outcome.scores.scores
     ]
     return _describe_columns(rows, _SCORES)
 
@@ -239,6 +240,8 @@ _SCORES = {
     "target": "What is predicted.",
     "truth": "Column, and table, that holds the truth.",
     "level": "What a row that was scored is: the runs of one participant, session or run.",
+    "features": "What runs are compared by: the model's embedding, or, in the same galleries and "
+    "for the same probes, functional connectivity, which needs no model.",
     "apart": "What the two runs of a person that are compared differ in.",
     "measure": "Name of the measure.",
     "value": "The measure; mae and rmse in the unit of the target.",

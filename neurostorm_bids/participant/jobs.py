@@ -15,6 +15,7 @@ from neurostorm_bids.derivatives import (
 from neurostorm_bids.errors import UserError
 from neurostorm_bids.grid.bring import describe_choices
 from neurostorm_bids.inputs.fingerprint import fingerprint_file
+from neurostorm_bids.participant.connectivity import find_regions, plan_connectivity
 from neurostorm_bids.participant.models import load_models
 
 if TYPE_CHECKING:
@@ -26,10 +27,14 @@ logger = logging.getLogger(__name__)
 
 
 class Job(NamedTuple):
-    """A run, and for each model that is still to do its configuration hash, by position."""
+    """A run, and for each model that is still to do its configuration hash, by position.
+
+    ``connectivity`` is that of the run's connectivity; None if there is nothing to do.
+    """
 
     run: BoldRun
     hashes: dict[int, str]
+    connectivity: str | None = None
 
 
 def plan_jobs(
@@ -38,6 +43,7 @@ def plan_jobs(
     """Split the runs into those with something to do and those that are finished or unusable."""
     models = load_models(options)
     names = name_outputs(models)
+    find_regions(discovery.runs, options)
     jobs: list[Job] = []
     settled = [
         RunStatus.of_failure(item.error, run=item.path.name, participant=item.participant)
@@ -46,6 +52,7 @@ def plan_jobs(
     for run in discovery.runs:
         try:
             hashes = {i: _hash(run, model) for i, model in enumerate(models)}
+            connectivity = plan_connectivity(run, options)
         except UserError as err:
             settled.append(RunStatus.of_failure(err, run=run.label, participant=run.participant))
             continue
@@ -55,8 +62,8 @@ def plan_jobs(
             if options.overwrite
             or not is_finished(options.output_dir, run, names=names[i], configuration_hash=value)
         }
-        if todo:
-            jobs.append(Job(run, todo))
+        if todo or connectivity is not None:
+            jobs.append(Job(run, todo, connectivity))
         else:
             settled.append(RunStatus(run=run.label, participant=run.participant, state="skipped"))
     return jobs, settled

@@ -19,6 +19,7 @@ from neurostorm_bids.derivatives import (
 )
 from neurostorm_bids.errors import TemporaryError
 from neurostorm_bids.grid.bring import bring_run
+from neurostorm_bids.participant.connectivity import write_connectivity_of
 from neurostorm_bids.participant.models import load_models
 from neurostorm_bids.predict import choose_device, predict_series
 
@@ -124,4 +125,6 @@ def _predict_and_write(job: Job, options: ParticipantOptions, *, progress: bool)
                 names=names[i],
                 configuration_hash=configuration_hash,
             )
+    if job.connectivity is not None:
+        warnings += write_connectivity_of(run, options, configuration_hash=job.connectivity)
     return tuple(dict.fromkeys(warnings))

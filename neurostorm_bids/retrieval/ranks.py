@@ -1,4 +1,4 @@
-"""Where the right candidate stands among all, and what follows: Rank-1, Rank-5, mAP, CMC curve."""
+"""Where the right candidate stands among all, and what follows: Rank-1, Rank-5, mAP, CMC."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ class RetrievalScores:
     ----------
     scores : rank1 and rank5, the share of probes whose right candidate is the first, or among the
         first five; mean_average_precision, which is the mean of 1 / rank, for each probe has one
-        right candidate. With bootstrap intervals over participants, for the candidates as they
-        are, and with the values that a random order has.
+        right candidate; median_rank, the mean over participants of the median of their probes.
+        With bootstrap intervals over participants, for the candidates as they are, and with the
+        values that a random order has.
     cmc : share of probes whose right candidate is among the first 1, 2, ... candidates.
     n_participants, n_probes : that were looked for.
     n_candidates : that each probe is compared with, on average.
@@ -106,17 +107,20 @@ def score_ranks(
     count = np.broadcast_to(np.asarray(n_candidates, dtype=np.int64), rank.shape)
     labels, person = np.unique(np.asarray(participants, dtype=str), return_inverse=True)
     measured = {
-        "rank1": (rank <= 1, 1 / count),
-        "rank5": (rank <= 5, np.minimum(5, count) / count),  # noqa: PLR2004
-        "mean_average_precision": (1 / rank, _find_chance_precision(count)),
+        "rank1": (_average_within(rank <= 1, person), 1 / count),
+        "rank5": (_average_within(rank <= 5, person), np.minimum(5, count) / count),  # noqa: PLR2004
+        "mean_average_precision": (
+            _average_within(1 / rank, person),
+            _find_chance_precision(count),
+        ),
+        "median_rank": (_find_medians(rank, person), (count + 1) / 2),
     }
     rng = np.random.default_rng(resampling.seed)
     n_people = len(labels)
     drawn = rng.multinomial(n_people, np.full(n_people, 1 / n_people), resampling.n_bootstrap)
     shares = drawn / n_people  # of each participant in each resample: (n_bootstrap, participants)
     scores = []
-    for name, (values, chance) in measured.items():
-        own = _average_within(values, person)
+    for name, (own, chance) in measured.items():
         low, high = find_interval(shares @ own) if n_people > 1 else (None, None)
         expected = float(_average_within(chance, person).mean())
         scores.append(
@@ -143,6 +147,13 @@ def _average_within(values: ArrayLike, person: NDArray[np.intp]) -> Floats:
     """Average (n_probes,) within participants."""
     numbers = np.asarray(values, dtype=np.float64)
     return np.bincount(person, weights=numbers) / np.bincount(person)
+
+
+def _find_medians(values: Floats, person: NDArray[np.intp]) -> Floats:
+    """Return the median of (n_probes,) within participants."""
+    order = np.argsort(person, kind="stable")
+    parts = np.split(values[order], np.cumsum(np.bincount(person))[:-1])
+    return np.array([np.median(part) for part in parts])
 
 
 def _find_chance_precision(count: NDArray[np.int64]) -> Floats:

@@ -100,5 +100,5 @@ def test_scores_and_people_are_tables_with_a_row_per_measure(filled):
     scores = format_table(tabulate_scores(group.assessments)).splitlines()
     people = format_table(tabulate_people(group.people)).splitlines()
     assert len(scores) == 1 + 5 + 5
-    assert len(people) == 1 + 3
+    assert len(people) == 1 + 4
     assert tabulate_scores([]) == []

@@ -193,7 +193,7 @@ def test_scores_by_participant_average_to_the_whole(images):
     for direction, scores in (("forward", result.forward), ("backward", result.backward)):
         for name in ("rank1", "rank5", "mean_average_precision"):
             assert table.loc[direction, name] == pytest.approx(scores[name].value)
-            assert table.loc[direction, f"chance_{name}"] == pytest.approx(scores[name].chance)
+            assert table.loc[direction, f"{name}_chance"] == pytest.approx(scores[name].chance)
 
 
 def test_people_without_test_runs_are_left_out_and_named(images):

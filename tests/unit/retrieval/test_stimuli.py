@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
+from io import BytesIO
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -102,3 +105,72 @@ def test_a_missing_table_of_names_is_told(tmp_path, vectors):
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"weights\.pkl"):
         read_image_embeddings(tmp_path / "weights.pkl")
+
+
+@pytest.fixture
+def archive(tmp_path, vectors):
+    np.savez_compressed(tmp_path / "clip.npz", stim_file=np.array(NAMES), embedding=vectors)
+    return tmp_path / "clip.npz"
+
+
+def test_an_archive_holds_both(archive, vectors):
+    found = read_image_embeddings(archive)
+    np.testing.assert_allclose(found, vectors)
+    assert list(found.index) == NAMES
+    assert found.index.name == "stim_file"
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"embedding": np.ones((3, 4))}, "there is no stim_file"),
+        ({"stim_file": np.array(NAMES)}, "there is no embedding"),
+        ({"stim_file": np.array(NAMES), "embedding": np.ones(3)}, "Expected numbers of shape"),
+        ({"stim_file": np.array(NAMES), "embedding": np.ones((2, 4))}, "names of 2 images"),
+        ({"stim_file": np.arange(3), "embedding": np.ones((3, 4))}, "names of 3 images"),
+        ({"stim_file": np.array(["a"] * 3), "embedding": np.ones((3, 4))}, "more than once"),
+        ({"stim_file": np.array(NAMES), "embedding": np.full((3, 4), np.nan)}, "finite"),
+        ({"stim_file": np.array(["a" * 5000] * 3), "embedding": np.ones((3, 4))}, "at most 1024"),
+    ],
+)
+def test_an_archive_that_cannot_be_used_is_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / "clip.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        read_image_embeddings(tmp_path / "clip.npz")
+
+
+@pytest.mark.parametrize("name", ["stim_file", "embedding"])
+def test_an_archive_of_objects_is_never_unpickled(tmp_path, name):
+    class Trap:
+        def __reduce__(self):
+            return pytest.fail, ("the pickle ran",)
+
+    arrays = {"stim_file": np.array(NAMES), "embedding": np.ones((3, 4))}
+    arrays[name] = np.full(arrays[name].shape, Trap(), dtype=object)
+    np.savez(tmp_path / "clip.npz", **arrays)
+    with pytest.raises(DataError, match="Expected"):
+        read_image_embeddings(tmp_path / "clip.npz")
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"(3, 4)", b"(3, 9)"), (b"(3, 4), ", b"(3, 4**9")])
+def test_an_archive_whose_header_lies_is_refused(tmp_path, old, new):
+    text = BytesIO()
+    np.save(text, np.ones((3, 4)))
+    contents = text.getvalue().replace(old, new)
+    names = BytesIO()
+    np.save(names, np.array(NAMES))
+    with zipfile.ZipFile(tmp_path / "clip.npz", "w") as file:
+        file.writestr("embedding.npy", contents)
+        file.writestr("stim_file.npy", names.getvalue())
+    with pytest.raises(DataError, match=r"more than is there|not a usable"):
+        read_image_embeddings(tmp_path / "clip.npz")
+
+
+def test_an_archive_that_promises_too_much_is_refused_before_it_is_read(tmp_path):
+    header = BytesIO()
+    promise = {"descr": "<f8", "fortran_order": False, "shape": (2**20, 2**10)}
+    np.lib.format.write_array_header_1_0(header, promise)
+    with zipfile.ZipFile(tmp_path / "clip.npz", "w") as file:
+        file.writestr("embedding.npy", header.getvalue())
+    with pytest.raises(DataError, match=r"found 1,073,741,824\. Keep only"):
+        read_image_embeddings(tmp_path / "clip.npz")
