@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from neurostorm_bids.commands.levels import LevelCommand, check_levels, keep_tho
 from neurostorm_bids.errors import AnalysisLevelError, SelectionError, UsageError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -96,17 +97,36 @@ def run_levels(**_: Any) -> int:  # noqa: ANN401 - click's parameters
         given = keep_those_of(level, ctx)
         for name in ("analysis_level", "verbose", "config_file"):
             del given[name]
-        given["call"] = Call(levels=levels, configuration=configuration)
+        given["call"] = call = Call(levels=levels, configuration=configuration)
         if ctx.params["dry_run"] and len(levels) > 1:
             click.echo(f"{level}:")
         try:
-            statuses.append(_RUN[level](**given))
+            with _monitor(given, call):
+                statuses.append(_RUN[level](**given))
         except SelectionError as err:
             # What an earlier level would have written is not there in a dry run.
             if not (ctx.params["dry_run"] and level != levels[0]):
                 raise
             click.echo(str(err))
     return max(statuses)
+
+
+@contextmanager
+def _monitor(given: dict[str, Any], call: Call) -> Iterator[None]:
+    """Tell of CPU and memory while a level runs, if it is asked for."""
+    if not given.pop("resource_monitor", False) or given["dry_run"]:
+        yield
+        return
+    from neurostorm_bids.resources import monitor_resources
+
+    with monitor_resources(lambda: _find_logs(call)):
+        yield
+
+
+def _find_logs(call: Call) -> Path:
+    """Return the folder of a call's logs; a level may have moved to another output folder."""
+    output_dir: Path = click.get_current_context().params["output_dir"]
+    return output_dir / "logs" / call.run_uuid
 
 
 def _name_levels(words: Sequence[str]) -> tuple[str, ...]:

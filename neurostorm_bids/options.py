@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from neurostorm_bids.call import Call
 from neurostorm_bids.errors import UsageError
@@ -13,6 +14,8 @@ from neurostorm_bids.inputs import Cleaning, Selection
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+Precision = Literal["float32", "bf16"]
 
 
 def count_available_cpus() -> int:
@@ -72,6 +75,14 @@ class ParticipantOptions:
     omp_nthreads : CPUs per run; ``nprocs // omp_nthreads`` runs are worked on at a time.
     overwrite : compute again what is already finished.
     stop_on_first_crash : end at the first run that fails.
+    precision : of the network's products; outputs are float32.
+    memory_bytes : how much memory may be held at once; None does not ask.
+    work_dir : temporary files, and what fMRIPrep keeps; None for the system's folder, and for
+        ``.work`` in the output folder.
+    clean_workdir : remove first what earlier calls kept in `work_dir`.
+    run_fmriprep : preprocess a raw dataset first.
+    fs_license_file : FreeSurfer's licence, which fMRIPrep needs.
+    fmriprep_args : further arguments of fMRIPrep.
     debug : keep absolute paths and tracebacks in the logs.
     call : its name, and the options as they were given.
     """
@@ -91,8 +102,20 @@ class ParticipantOptions:
     omp_nthreads: int | None = None
     overwrite: bool = False
     stop_on_first_crash: bool = False
+    precision: Precision = "float32"
+    memory_bytes: int | None = None
+    work_dir: Path | None = None
+    clean_workdir: bool = False
+    run_fmriprep: bool = False
+    fs_license_file: Path | None = None
+    fmriprep_args: tuple[str, ...] = ()
     debug: bool = False
     call: Call = field(default_factory=Call, compare=False, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """Where work is kept between calls."""
+        return self.work_dir or self.output_dir / ".work"
 
     @property
     def threads_per_run(self) -> int:
@@ -104,3 +127,17 @@ class ParticipantOptions:
     def runs_at_once(self) -> int:
         """Runs worked on at a time, each in a process of its own when there are several."""
         return max(1, (self.nprocs or count_available_cpus()) // self.threads_per_run)
+
+
+def parse_memory(text: str) -> int:
+    """Read an amount of memory with its unit, as in ``16GB``, and return bytes.
+
+    Units are decimal (kB, MB, GB, TB, or their first letters) or binary (KiB, MiB, GiB, TiB).
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])(I?B)?", text.strip().upper())
+    if match is None or float(match[1]) == 0:
+        raise UsageError(
+            f"--mem {text!r} is not an amount of memory with its unit, as in 16GB or 16000MB."
+        )
+    base = 1024 if match[3] == "IB" else 1000
+    return int(float(match[1]) * base ** ("KMGT".index(match[2]) + 1))

@@ -252,7 +252,8 @@ def _predict_batch(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return embeddings (K, D) and outputs (K, M) of clips that are run together, on the CPU."""
     clips = np.stack([series.read_clip(start, model.clip_length) for start in starts])
-    with torch.inference_mode():
+    in_bf16 = torch.autocast(device.type, torch.bfloat16, enabled=model.precision == "bf16")
+    with torch.inference_mode(), in_bf16:
         x = torch.from_numpy(clips)[:, None].to(device)  # (K, 1, X, Y, Z, T)
         features = model.backbone(x)  # (K, D, X', Y', Z', T)
         embedding = pool_tokens(features).float().cpu()

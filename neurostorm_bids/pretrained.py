@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -46,6 +46,7 @@ class Model:
     target : what the head predicts; None without a head.
     provenance : where the weights come from, and what was assumed on reading them.
     calibration : how far to trust what it says of a run; None where that is not known.
+    precision : of the network's products, when it predicts; weights and outputs are float32.
     """
 
     config: ModelConfig
@@ -56,6 +57,7 @@ class Model:
     target: TargetSpec | None
     provenance: Provenance
     calibration: Calibration | None = None
+    precision: Literal["float32", "bf16"] = "float32"
 
     @property
     def clip_length(self) -> int:

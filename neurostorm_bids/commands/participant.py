@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import tempfile
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from neurostorm_bids.commands.levels import LevelOption
 from neurostorm_bids.commands.shared import (
     COUNT,
+    PATH,
     named_path,
     parse_batch_size,
     print_plan,
     take_cleaning,
     take_selection,
 )
+from neurostorm_bids.errors import UsageError
 
 if TYPE_CHECKING:
-    import click
+    from pathlib import Path
+
+    from neurostorm_bids.options import ParticipantOptions
 
 OPTIONS: list[click.Parameter] = [
     LevelOption(
@@ -54,6 +64,42 @@ OPTIONS: list[click.Parameter] = [
         help="End at the first run that fails.",
         levels=["participant"],
     ),
+    LevelOption(
+        ["--mem"],
+        metavar="AMOUNT",
+        help="Memory that may be held at once, as in 16GB: fewer runs at a time, or fewer clips at "
+        "once; a run that does not fit alone is refused.",
+        levels=["participant"],
+    ),
+    LevelOption(["--mem-mb"], type=COUNT, help="The same in megabytes.", levels=["participant"]),
+    LevelOption(
+        ["--output-layout"],
+        type=click.Choice(["bids", "multiverse"]),
+        default="bids",
+        show_default=True,
+        help="multiverse: results in OUTPUT_DIR/neurostorm-<version>-<hash>, a folder for each "
+        "configuration.",
+        levels=["participant"],
+    ),
+    LevelOption(
+        ["--run-fmriprep"],
+        is_flag=True,
+        help="Preprocess a raw dataset first, with fMRIPrep in Docker, into "
+        "OUTPUT_DIR/sourcedata/fmriprep; --dry-run prints the command.",
+        levels=["participant"],
+    ),
+    LevelOption(
+        ["--fs-license-file"],
+        type=PATH,
+        help="FreeSurfer's licence, for --run-fmriprep.  [default: FS_LICENSE]",
+        levels=["participant"],
+    ),
+    LevelOption(
+        ["--fmriprep-args"],
+        metavar="TEXT",
+        help='Further arguments of fmriprep-docker or fMRIPrep, as in "--fs-no-reconall".',
+        levels=["participant"],
+    ),
 ]
 
 
@@ -61,17 +107,103 @@ def run(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parame
     """Run the level with click's parameters and return the exit status."""
     from neurostorm_bids.options import ParticipantOptions, TargetScale
 
+    is_multiverse = given.pop("output_layout") == "multiverse"
     options = ParticipantOptions(
         selection=take_selection(given),
         cleaning=take_cleaning(given),
         derivatives=tuple(named_path(value) for value in given.pop("derivatives")),
         target_scales=tuple(TargetScale.parse(value) for value in given.pop("target_scales")),
         batch_size=parse_batch_size(given.pop("batch_size")),
+        memory_bytes=_read_memory(given.pop("mem"), given.pop("mem_mb")),
+        fmriprep_args=_split_words(given.pop("fmriprep_args"), is_used=given["run_fmriprep"]),
         **given,
     )
+    if options.fs_license_file is not None and not options.run_fmriprep:
+        raise UsageError("--fs-license-file has an effect only with --run-fmriprep. Leave it out.")
     from neurostorm_bids.participant import discover, run_participant_level
 
+    if options.run_fmriprep:
+        if not _preprocess(options, dry_run=dry_run):
+            return 0
+        options = _use_fmriprep(options)
+    if is_multiverse:
+        options = _enter_universe(options)
+    if not dry_run:
+        _open_work_dir(options)
     if dry_run:
         print_plan(discover(options), options.bids_dir)
         return 0
     return run_participant_level(options)
+
+
+def _read_memory(text: str | None, megabytes: int | None) -> int | None:
+    from neurostorm_bids.options import parse_memory
+
+    if text is not None and megabytes is not None:
+        raise UsageError("--mem and --mem-mb say the same. Give one of them.")
+    return parse_memory(f"{megabytes}MB" if text is None else text) if text or megabytes else None
+
+
+def _split_words(text: str | None, *, is_used: bool) -> tuple[str, ...]:
+    """Split words as a shell does, without running anything."""
+    if text is None:
+        return ()
+    if not is_used:
+        raise UsageError("--fmriprep-args has an effect only with --run-fmriprep. Leave it out.")
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as err:
+        raise UsageError(f"--fmriprep-args {text!r} cannot be split into words: {err}.") from err
+
+
+def _preprocess(options: ParticipantOptions, *, dry_run: bool) -> bool:
+    """Run fMRIPrep on whom it has not run yet; return whether there are results to go on with."""
+    from neurostorm_bids.participant import fmriprep
+
+    if fmriprep.is_preprocessed(options):
+        click.echo("The dataset is preprocessed: fMRIPrep is not run.", err=True)
+        return True
+    participants = fmriprep.list_unprocessed(options)
+    if participants and dry_run:
+        click.echo(shlex.join(fmriprep.compose(options, participants)))
+        return False
+    if participants:
+        fmriprep.run_fmriprep(options, participants)
+    return True
+
+
+def _use_fmriprep(options: ParticipantOptions) -> ParticipantOptions:
+    """Read fMRIPrep's results, in this level and in those after it."""
+    from neurostorm_bids.participant import fmriprep
+
+    if fmriprep.is_preprocessed(options):
+        return options
+    options = fmriprep.use_results(options)
+    params = click.get_current_context().params
+    params["derivatives"] = tuple(f"{name}={path}" for name, path in options.derivatives)
+    return options
+
+
+def _enter_universe(options: ParticipantOptions) -> ParticipantOptions:
+    """Write to the folder of this configuration, in this level and in those after it."""
+    from neurostorm_bids.commands.configuration import list_configuration
+    from neurostorm_bids.participant.universe import name_universe
+
+    ctx = click.get_current_context()
+    folder = options.output_dir / name_universe(options, list_configuration(ctx, ["participant"]))
+    click.echo(f"Output folder of this configuration: {folder}", err=True)
+    ctx.params["output_dir"] = folder
+    return replace(options, output_dir=folder)
+
+
+def _open_work_dir(options: ParticipantOptions) -> None:
+    """Empty the work folder if asked for, and put temporary files there if it was named."""
+    from neurostorm_bids.derivatives import open_work_dir
+
+    if options.clean_workdir and not options.run_fmriprep:
+        open_work_dir(options.folder, clean=True)
+    if options.work_dir is not None:
+        folder: Path = open_work_dir(options.work_dir) / "tmp"
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ["TMPDIR"] = str(folder.absolute())
+        tempfile.tempdir = None

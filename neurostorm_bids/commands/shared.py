@@ -15,9 +15,24 @@ if TYPE_CHECKING:
     from neurostorm_bids.inputs import Cleaning, Discovery, Selection
 
 COMPUTING = ("participant", "pretrain", "finetune")
-WITH_WORK_DIR = ("pretrain", "finetune")
+PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed"}
+"""What `--precision` takes, and what Lightning calls it."""
 COUNT = click.IntRange(min=1)
 PATH = click.Path(path_type=Path)
+
+
+class PrecisionChoice(click.Choice[str]):
+    """The precisions; Lightning's names for them are understood too."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str:
+        """Return the precision by its own name."""
+        own = {theirs: ours for ours, theirs in PRECISIONS.items()}
+        return super().convert(own.get(value, value), param, ctx)
 
 
 def labels(*declarations: str, metavar: str = "LABEL ...", text: str) -> LevelOption:
@@ -112,6 +127,22 @@ OPTIONS: list[click.Parameter] = [
         levels=COMPUTING,
     ),
     LevelOption(
+        ["--precision"],
+        type=PrecisionChoice(tuple(PRECISIONS)),
+        default="float32",
+        show_default=True,
+        help="Of the network's products; bf16 is faster on recent GPUs and good to two or three "
+        "digits. Weights and outputs stay float32.",
+        levels=COMPUTING,
+    ),
+    LevelOption(
+        ["--resource-monitor"],
+        is_flag=True,
+        help="Write CPU, memory and GPU memory over time to OUTPUT_DIR/logs/<call>/resources.tsv, "
+        "and a plot beside it.",
+        levels=COMPUTING,
+    ),
+    LevelOption(
         ["--nprocs", "--n-cpus", "nprocs"],
         type=COUNT,
         help="CPUs to use in all.  [default: all that are available]",
@@ -120,15 +151,15 @@ OPTIONS: list[click.Parameter] = [
     LevelOption(
         ["-w", "--work-dir"],
         type=PATH,
-        help="What is kept between calls: prepared runs and checkpoints.  "
-        "[default: OUTPUT_DIR/.work]",
-        levels=WITH_WORK_DIR,
+        help="What is kept between calls: prepared runs, checkpoints, fMRIPrep's own; and "
+        "temporary files.  [default: OUTPUT_DIR/.work]",
+        levels=COMPUTING,
     ),
     LevelOption(
         ["--clean-workdir"],
         is_flag=True,
         help="Remove first what earlier calls kept there; checkpoints too.",
-        levels=WITH_WORK_DIR,
+        levels=COMPUTING,
     ),
     LevelOption(
         ["--config-file"],

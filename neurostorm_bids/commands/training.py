@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from neurostorm_bids.commands.levels import LevelOption, is_given
-from neurostorm_bids.commands.shared import COUNT
+from neurostorm_bids.commands.shared import COUNT, PRECISIONS
 from neurostorm_bids.errors import UsageError
 from neurostorm_bids.train.finetune_options import MAX_EPOCHS, PATIENCE
-from neurostorm_bids.train.options import Precision, Strategy, TrainOptions
+from neurostorm_bids.train.options import Strategy, TrainOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,6 @@ OPTIONS: list[click.Parameter] = [
     _train("warmup_steps", "Updates before that.  [default: a twentieth]", type=int),
     _train("weight_decay", "Of AdamW, on matrices."),
     _train("clip_norm", "Longest gradient."),
-    _train("precision", "Of the computation.", type=click.Choice(get_args(Precision))),
     _train("ema_decay", "Of a moving average of the weights.", type=float),
     _train("activation_checkpointing", "Compute twice in place of keeping.", is_flag=True),
     LevelOption(
@@ -107,6 +106,7 @@ def take_train_options(given: dict[str, Any], **changes: Any) -> TrainOptions:  
             "CUDA_VISIBLE_DEVICES; for pretrain, their number with --devices."
         )
     found = {f.name: given.pop(f.name) for f in fields(TrainOptions) if f.name in given}
+    found["precision"] = PRECISIONS[found["precision"]]
     chosen = {name: value for name, value in (found | changes).items() if value is not None}
     return TrainOptions(accelerator=device, **chosen)
 

@@ -151,6 +151,7 @@ def _describe_provenance(
         "ModelSHA256": model.provenance.sha256,
         "ModelSource": model.provenance.source,
         "ModelFormat": model.provenance.format,
+        "Precision": model.precision,
         "ModelNotes": list(model.provenance.notes),
         "ConfigurationHash": configuration_hash,
         "Grid": series.spec.to_dict(),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MARKER = ".neurostorm-work"
-FOLDERS = ("store", "training", "embeddings", "connectivity", "tuning", "fmriprep")
+FOLDERS = ("store", "training", "embeddings", "connectivity", "tuning", "fmriprep", "tmp")
 """What the levels keep there; nothing else is ever removed."""
 
 _PROCESS_COUNTS = ("WORLD_SIZE", "SLURM_NTASKS")

@@ -30,11 +30,13 @@ class Job(NamedTuple):
     """A run, and for each model that is still to do its configuration hash, by position.
 
     ``connectivity`` is that of the run's connectivity; None if there is nothing to do.
+    ``batch_size`` are the clips at once that memory allows; None leaves the choice.
     """
 
     run: BoldRun
     hashes: dict[int, str]
     connectivity: str | None = None
+    batch_size: int | None = None
 
 
 def plan_jobs(
@@ -78,6 +80,7 @@ def _hash(run: BoldRun, model: Model) -> str:
         "head": model.head_config.to_dict() if model.head_config else None,
         "target": model.target.to_dict() if model.target else None,
         "grid": model.grid.to_dict(),
+        "precision": model.precision,
         "bold": fingerprint_file(run.path),
         "brain_mask": fingerprint_file(run.brain_mask) if run.brain_mask else None,
         "repetition_time_s": run.repetition_time_s,

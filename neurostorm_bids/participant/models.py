@@ -30,6 +30,7 @@ def load_models(options: ParticipantOptions) -> tuple[Model, ...]:
     models = tuple(load_model(name) for name in options.models)
     _scale_targets(models, {scale.name: scale for scale in options.target_scales})
     for model in models:
+        model.precision = options.precision
         model.backbone.to(device)
         if model.head is not None:
             model.head.to(device)

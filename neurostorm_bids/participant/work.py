@@ -6,6 +6,7 @@ import logging
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from itertools import chain
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from neurostorm_bids.derivatives import (
 from neurostorm_bids.errors import TemporaryError
 from neurostorm_bids.grid.bring import bring_run
 from neurostorm_bids.participant.connectivity import write_connectivity_of
+from neurostorm_bids.participant.memory import plan_memory
 from neurostorm_bids.participant.models import load_models
 from neurostorm_bids.predict import choose_device, predict_series
 
@@ -34,16 +36,21 @@ logger = logging.getLogger(__name__)
 
 def run_jobs(jobs: Sequence[Job], options: ParticipantOptions) -> Iterator[RunStatus]:
     """Work on the jobs, several at a time where the options allow it; statuses as jobs end."""
-    n_workers = min(options.runs_at_once, len(jobs))
+    total = len(jobs)
+    jobs, n_workers, refused = plan_memory(jobs, options)
     on_gpu = choose_device(options.device).type == "cuda"
     statuses = (
         (run_job(job, options, progress=True) for job in jobs)
         if n_workers == 1 or on_gpu
         else _run_in_processes(jobs, options, n_workers=n_workers)
     )
+    too_large = (
+        RunStatus.of_failure(error, run=job.run.label, participant=job.run.participant)
+        for job, error in refused
+    )
     with (
         logging_redirect_tqdm([logging.getLogger("neurostorm_bids")]),
-        tqdm(statuses, total=len(jobs), unit="run", disable=None) as bar,
+        tqdm(chain(too_large, statuses), total=total, unit="run", disable=None) as bar,
     ):
         for status in bar:
             yield status
@@ -114,7 +121,10 @@ def _predict_and_write(job: Job, options: ParticipantOptions, *, progress: bool)
             if models[i].grid != grid:
                 continue
             prediction = predict_series(
-                models[i], series, batch_size=options.batch_size, progress=progress
+                models[i],
+                series,
+                batch_size=job.batch_size or options.batch_size,
+                progress=progress,
             )
             warnings += prediction.series.warnings
             write_run(

@@ -277,3 +277,49 @@ def test_a_dry_run_prints_no_control_characters_of_a_file_name(dataset, tmp_path
     (dataset / "sub-01" / "func" / f"sub-01_task-\x1b[31m\n_{BOLD[8:]}.nii.gz").touch()
     assert call(dataset, tmp_path / "out", "--dry-run") == 0
     assert "\x1b" not in capsys.readouterr().out
+
+
+def test_bf16_is_near_float32_and_another_configuration(made, model, tmp_path):
+    output = tmp_path / "out"
+    tables = []
+    for precision in ("float32", "bf16"):
+        arguments = ["--model", model, "--participant-label", "01", "--precision", precision]
+        assert call(made / "fmriprep", output, *arguments) == 0
+        tables.append(pd.read_csv(output / f"{SCAN}.tsv", sep="\t").to_numpy())
+        sidecar = json.loads((output / f"{SCAN}.json").read_text())
+        assert sidecar["Precision"] == precision
+    exact, rounded = tables
+    assert not np.array_equal(exact, rounded)
+    assert np.abs(exact - rounded).max() < 0.05 * np.abs(exact).max()
+
+
+def test_memory_resources_and_layout_leave_the_results_alone(
+    made, model, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # given back after the call has named another
+    arguments = ["--model", model, "--participant-label", "02"]
+    assert call(made / "fmriprep", tmp_path / "plain", *arguments) == 0
+    work = tmp_path / "work"
+    arguments += ["--mem", "8GB", "--batch-size", "2", "-w", str(work), "--clean-workdir"]
+    arguments += ["--output-layout", "multiverse", "--resource-monitor"]
+    assert call(made / "fmriprep", tmp_path / "out", *arguments) == 0
+    (folder,) = (tmp_path / "out").iterdir()
+    assert folder.name.startswith("neurostorm-")
+    assert read_results(folder).keys() == read_results(tmp_path / "plain").keys()
+    assert len(list(folder.glob("logs/*/resources.tsv"))) == 1
+    assert (work / "tmp").is_dir()
+    assert call(made / "fmriprep", tmp_path / "tight", *arguments[:4], "--mem", "10MB") == 75
+    assert "--mem allows 0.01 GB" in capsys.readouterr().err
+
+
+def test_the_configuration_of_a_call_makes_the_same_call(made, model, tmp_path):
+    output = tmp_path / "out"
+    arguments = ["--model", model, "--participant-label", "01", "--target-scale", "age=0,1,years"]
+    assert call(made / "fmriprep", output, *arguments) == 0
+    (first,) = output.glob("logs/*/config.toml")
+    text = first.read_text()
+    assert str(made) not in text
+    again = ["--config-file", str(first), "--model", model, "--overwrite"]
+    assert call(made / "fmriprep", output, *again) == 0
+    (second,) = set(output.glob("logs/*/config.toml")) - {first}
+    assert second.read_text() == text.replace("overwrite = false", "overwrite = true")
