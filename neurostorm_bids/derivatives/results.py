@@ -16,7 +16,7 @@ from neurostorm_bids.inputs.declarations import parse_number
 from neurostorm_bids.inputs.files import list_names, read_json_object
 from neurostorm_bids.inputs.names import join_entities, natural_key, parse_name, read_name
 from neurostorm_bids.inputs.scan import DESCRIPTIONS, find_func_folders
-from neurostorm_bids.inputs.tsv import read_tsv
+from neurostorm_bids.inputs.tsv import MISSING, read_tsv
 from neurostorm_bids.model.config import TargetSpec
 
 if TYPE_CHECKING:
@@ -57,11 +57,13 @@ class Prediction(NamedTuple):
     values : probabilities, shape (C,), or a value, shape (1,).
     interval : ends of the calibrated interval of a value, shape (2,); NaN where there is none.
     novelty : distance of the run from those that the model was trained on; NaN if not known.
+    prediction_set : classes in the calibrated set; None where there is none.
     """
 
     values: NDArray[np.float64]
     interval: NDArray[np.float64]
     novelty: float
+    prediction_set: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +215,7 @@ def read_prediction(result: Result) -> Prediction:
         values=np.array(_read_row(columns, row, name_outputs(result.target)), dtype=np.float64),
         interval=np.array(ends, dtype=np.float64),
         novelty=_read_optional(columns, row, "novelty"),
+        prediction_set=_read_set(columns, row),
     )
 
 
@@ -237,6 +240,11 @@ def _read_row(columns: Mapping[str, Sequence[str]], row: int, names: Sequence[st
 def _read_optional(columns: Mapping[str, Sequence[str]], row: int, name: str) -> float:
     number = parse_number(columns[name][row]) if name in columns else None
     return math.nan if number is None else number
+
+
+def _read_set(columns: Mapping[str, Sequence[str]], row: int) -> tuple[str, ...] | None:
+    cell = columns["prediction_set"][row] if "prediction_set" in columns else MISSING
+    return None if cell == MISSING else tuple(cell.split("|"))
 
 
 def _find_source(sidecar: Mapping[str, Any]) -> Source | None:

@@ -61,6 +61,7 @@ class Predictions:
     outputs : probabilities, shape (n_runs, C), or values, shape (n_runs, 1).
     intervals : calibrated ends of the values, shape (n_runs, 2); NaN where there are none.
     novelties : distances from the training runs, shape (n_runs,); NaN where not known.
+    sets : classes in the calibrated set of each run; None where there is none.
     """
 
     model: ModelKey
@@ -69,6 +70,7 @@ class Predictions:
     outputs: NDArray[np.float64]
     intervals: NDArray[np.float64]
     novelties: NDArray[np.float64]
+    sets: tuple[tuple[str, ...] | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -195,6 +197,7 @@ def _read_predictions(
         outputs=np.stack([one.values for _, one in found]),
         intervals=np.stack([one.interval for _, one in found]),
         novelties=np.array([one.novelty for _, one in found]),
+        sets=tuple(one.prediction_set for _, one in found),
     )
 
 

@@ -17,6 +17,8 @@ from neurostorm_bids.train.scores import average_rows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from neurostorm_bids.derivatives.results import ModelKey
     from neurostorm_bids.group.collect import Predictions
 
@@ -26,7 +28,8 @@ _MIN_FOR_SPREAD = 2
 def tabulate_participants(predictions: Predictions) -> list[Column]:
     """Return a row for each participant: what is predicted, as a mean over runs.
 
-    Columns: participant_id; label and probabilities, or value, or z-score; spread; n_runs.
+    Columns: participant_id; label and probabilities, or value, or z-score; spread; of a calibrated
+    model prediction_set, or interval_low and interval_high, and novelty; n_runs.
     """
     target = predictions.target
     owners = [f"sub-{result.participant}" for result in predictions.results]
@@ -86,8 +89,65 @@ def tabulate_participants(predictions: Predictions) -> list[Column]:
             description=f"Standard deviation over runs of {what}; n/a for a single run.",
             unit=unit,
         ),
+        *_tabulate_trust(predictions, [rows_of[person] for person in people], unit=unit),
         Column(name="n_runs", cells=[len(rows) for rows in own], description="Runs averaged over."),
     ]
+
+
+def _tabulate_trust(
+    predictions: Predictions, rows_of: Sequence[Sequence[int]], *, unit: str | None
+) -> list[Column]:
+    """Return columns that say how far to trust a participant's row; none without a calibration.
+
+    Parameters
+    ----------
+    rows_of : the runs of each participant.
+    """
+    name = predictions.target.name
+    columns = []
+    if np.isfinite(predictions.intervals).any():
+        columns += [
+            Column(
+                name=f"interval_{end}",
+                cells=_average(predictions.intervals[:, at], rows_of),
+                description=f"{end.capitalize()} end of the calibrated interval of {name}, as the "
+                "runs' files declare it; mean over runs. Calibrated for one run: it is not "
+                "narrower for several.",
+                unit=unit,
+            )
+            for at, end in enumerate(("low", "high"))
+        ]
+    if any(one is not None for one in predictions.sets):
+        columns.append(
+            Column(
+                name="prediction_set",
+                cells=[_unite([predictions.sets[row] for row in rows]) for rows in rows_of],
+                description=f"Classes of {name}, with | between them, that are in the calibrated "
+                "set of one run or more, as the runs' files declare it.",
+            )
+        )
+    if np.isfinite(predictions.novelties).any():
+        columns.append(
+            Column(
+                name="novelty",
+                cells=_average(predictions.novelties, rows_of),
+                description="Distance of the embedding from those of the runs that the model was "
+                "trained on, about 1 for what is like them; mean over runs.",
+            )
+        )
+    return columns
+
+
+def _average(values: NDArray[np.float64], rows_of: Sequence[Sequence[int]]) -> list[float]:
+    """Average what is known; NaN where nothing is."""
+    known = [[float(values[row]) for row in rows if np.isfinite(values[row])] for rows in rows_of]
+    return round_numbers([float(np.mean(own)) if own else np.nan for own in known])
+
+
+def _unite(sets: Sequence[tuple[str, ...] | None]) -> str | None:
+    """Return the classes that are in any of the sets; None where no set is known."""
+    known = [one for one in sets if one is not None]
+    return "|".join(dict.fromkeys(name for one in known for name in one)) or None
 
 
 def describe_participants(predictions: Predictions, columns: Sequence[Column]) -> str:

@@ -43,6 +43,49 @@ def test_a_participants_label_is_that_of_the_mean_probabilities(study):
     assert found["spread"] == [pytest.approx(np.std([0.9, 0.4, 0.4], ddof=1), rel=1e-6)]
 
 
+def add_column(folder, name, **values):
+    """Add columns to the row of the run, in the one table of predictions of the folder."""
+    (path,) = folder.glob(f"{name}*_predictions.tsv")
+    lines = [line.split("\t") for line in path.read_text().splitlines()]
+    for column, value in values.items():
+        lines[0].append(column)
+        for line in lines[1:]:
+            line.append(value if line[0] == "run" else "n/a")
+    path.write_text("\n".join("\t".join(line) for line in lines) + "\n")
+
+
+def test_intervals_and_novelty_of_calibrated_runs_are_averaged(study):
+    for session, low, novelty in (("A", "10", "1.5"), ("B", "14", "2.5")):
+        folder = study.add(f"sub-01_ses-{session}_task-rest", value=20.0)
+        high = str(int(low) + 20)
+        add_column(folder, "", interval_low=low, interval_high=high, novelty=novelty)
+    study.add("sub-02_task-rest", value=50.0)
+    (predictions,) = collect_results(study.options()).predictions
+    found = cells(tabulate_participants(predictions))
+    assert found["interval_low"] == [12.0, pytest.approx(np.nan, nan_ok=True)]
+    assert found["interval_high"][0] == 32.0
+    assert found["novelty"][0] == 2.0
+    assert "prediction_set" not in found
+
+
+def test_a_class_in_the_set_of_any_run_is_in_that_of_the_participant(study):
+    for session, names in (("A", "female"), ("B", "female|male"), ("C", "n/a")):
+        folder = study.add(f"sub-01_ses-{session}_task-rest", probabilities=(0.6, 0.4))
+        add_column(folder, "", prediction_set=names)
+    study.add("sub-02_task-rest", probabilities=(0.6, 0.4))
+    (predictions,) = collect_results(study.options()).predictions
+    found = cells(tabulate_participants(predictions))
+    assert found["prediction_set"] == ["female|male", None]
+    assert "interval_low" not in found
+
+
+def test_without_a_calibration_no_column_speaks_of_trust(study):
+    study.add("sub-01_task-rest", value=20.0)
+    (predictions,) = collect_results(study.options()).predictions
+    found = cells(tabulate_participants(predictions))
+    assert list(found) == ["participant_id", "value", "spread", "n_runs"]
+
+
 def test_tables_of_one_target_by_two_models_have_names_of_their_own(study):
     study.add("sub-01_task-rest", value=20.0, model="one", label="One")
     study.add("sub-01_task-rest", value=21.0, model="two", label="Two")
