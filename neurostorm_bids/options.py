@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Precision = Literal["float32", "bf16"]
+Attribution = Literal["occlusion", "ig", "none"]
+AttributionBaseline = Literal["background", "mean"]
 
 
 def count_available_cpus() -> int:
@@ -71,6 +73,13 @@ class ParticipantOptions:
     target_scales : mean and SD of regression targets that a model file does not hold.
     device : ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     batch_size : clips at once; None chooses.
+    attribution : which regions drove a prediction: ``occlusion``, ``ig`` (integrated gradients) or
+        ``none``.
+    attribution_baseline : what stands in place of a region: ``background`` or the ``mean`` over
+        time of each of its voxels.
+    attribution_clips : clips of a run that are looked at, spread evenly; None for all.
+    atlas : the regions, a name or path; None for those at hand.
+    write_resampled : also write runs on the model's grid and clock.
     nprocs : CPUs to use in all.
     omp_nthreads : CPUs per run; ``nprocs // omp_nthreads`` runs are worked on at a time.
     overwrite : compute again what is already finished.
@@ -98,6 +107,11 @@ class ParticipantOptions:
     target_scales: tuple[TargetScale, ...] = ()
     device: str = "auto"
     batch_size: int | None = None
+    attribution: Attribution = "none"
+    attribution_baseline: AttributionBaseline = "background"
+    attribution_clips: int | None = 4
+    atlas: str | None = None
+    write_resampled: bool = False
     nprocs: int | None = None
     omp_nthreads: int | None = None
     overwrite: bool = False

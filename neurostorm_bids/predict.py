@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from neurostorm_bids.inputs import read_repetition_time
 from neurostorm_bids.model.heads import pool_tokens, read_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from nibabel.spatialimages import SpatialImage
     from numpy.typing import NDArray
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from neurostorm_bids.pretrained import Model
 
 logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 CUDA_BATCH_SIZE = 16
 """Clips at once on a GPU when the batch size is ``"auto"``; halved as often as memory asks."""
@@ -208,6 +211,80 @@ def _spread_out(values: NDArray[np.float32], is_used: NDArray[np.bool_]) -> NDAr
     return rows
 
 
+def run_network(model: Model, clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Run backbone and head: the one way from clips to numbers, with gradients where torch records.
+
+    Parameters
+    ----------
+    clips : Tensor, shape (B, C, X, Y, Z, T), on the model's device.
+
+    Returns
+    -------
+    Tensor, shape (B, D, X', Y', Z', T) : the backbone's output.
+    Tensor, shape (B, n_outputs) : logits or z-scores, in float32 at least; None for a model that
+    predicts nothing.
+    """
+    is_rough = model.precision == "bf16"
+    with torch.autocast(clips.device.type, torch.bfloat16, enabled=is_rough):
+        features = model.backbone(clips)
+        if model.head is None or model.target is None:
+            return features, None
+        outputs = model.head(features)
+    return features, outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+
+
+def choose_batch_size(batch_size: int | None, device: torch.device) -> int:
+    """Return how many clips to run at once: as asked, else one on a CPU."""
+    return batch_size or (CUDA_BATCH_SIZE if device.type == "cuda" else 1)
+
+
+def shrink_batch(size: int, device: torch.device, err: torch.OutOfMemoryError) -> int:
+    """Return half as many clips at once; raise `TemporaryError` where it was one already."""
+    if size == 1:
+        raise TemporaryError(
+            f"One clip does not fit into the memory of {device}. Free memory there, or take "
+            "--device cpu."
+        ) from err
+    logger.info("Out of memory on %s: going on with %d clips at once", device, size // 2)
+    torch.cuda.empty_cache()
+    return size // 2
+
+
+def work_in_batches(
+    work: Callable[[Sequence[Item]], Result],
+    items: Sequence[Item],
+    *,
+    device: torch.device,
+    batch_size: int | None = None,
+    tell: Callable[[int], object] = lambda _: None,
+) -> list[Result]:
+    """Work on items, several at once; halve their number as often as memory asks.
+
+    Parameters
+    ----------
+    batch_size : items at once; None chooses (one on a CPU).
+    tell : is called with how many items were done since the last call.
+
+    Raises
+    ------
+    TemporaryError
+        When even one item does not fit into the device's memory.
+    """
+    size = choose_batch_size(batch_size, device)
+    results: list[Result] = []
+    done = 0
+    while done < len(items):
+        batch = items[done : done + size]
+        try:
+            results.append(work(batch))
+        except torch.OutOfMemoryError as err:
+            size = shrink_batch(size, device, err)
+            continue
+        done += len(batch)
+        tell(len(batch))
+    return results
+
+
 def _predict_clips(
     model: Model,
     series: Series,
@@ -216,35 +293,21 @@ def _predict_clips(
     batch_size: int | None,
     progress: bool,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Return embeddings (K, D) and outputs (K, M); halve the batch when memory ends."""
+    """Return embeddings (K, D) and outputs (K, M)."""
     device = next(model.backbone.parameters()).device
-    size = batch_size or (CUDA_BATCH_SIZE if device.type == "cuda" else 1)
-    embeddings: list[torch.Tensor] = []
-    outputs: list[torch.Tensor] = []
-    done = 0
     with tqdm(
         total=len(starts), unit="clip", leave=False, disable=None if progress else True
     ) as bar:
-        while done < len(starts):
-            batch = starts[done : done + size]
-            try:
-                embedding, output = _predict_batch(model, series, batch, device=device)
-            except torch.OutOfMemoryError as err:
-                if size == 1:
-                    raise TemporaryError(
-                        f"One clip does not fit into the memory of {device}. Free memory there, "
-                        "or take --device cpu."
-                    ) from err
-                size //= 2
-                logger.info("Out of memory on %s: going on with %d clips at once", device, size)
-                torch.cuda.empty_cache()
-                continue
-            embeddings.append(embedding)
-            if output is not None:
-                outputs.append(output)
-            done += len(batch)
-            bar.update(len(batch))
-    return torch.cat(embeddings).numpy(), torch.cat(outputs).numpy() if outputs else None
+        results = work_in_batches(
+            lambda batch: _predict_batch(model, series, batch, device=device),
+            starts,
+            device=device,
+            batch_size=batch_size,
+            tell=bar.update,
+        )
+    embeddings = torch.cat([embedding for embedding, _ in results]).numpy()
+    outputs = [output for _, output in results if output is not None]
+    return embeddings, torch.cat(outputs).numpy() if outputs else None
 
 
 def _predict_batch(
@@ -252,14 +315,13 @@ def _predict_batch(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return embeddings (K, D) and outputs (K, M) of clips that are run together, on the CPU."""
     clips = np.stack([series.read_clip(start, model.clip_length) for start in starts])
-    in_bf16 = torch.autocast(device.type, torch.bfloat16, enabled=model.precision == "bf16")
-    with torch.inference_mode(), in_bf16:
+    with torch.inference_mode():
         x = torch.from_numpy(clips)[:, None].to(device)  # (K, 1, X, Y, Z, T)
-        features = model.backbone(x)  # (K, D, X', Y', Z', T)
+        features, raw = run_network(model, x)
         embedding = pool_tokens(features).float().cpu()
         output = None
-        if model.head is not None and model.target is not None:
-            output = read_outputs(model.head(features), model.target).float().cpu()
+        if raw is not None and model.target is not None:
+            output = read_outputs(raw, model.target).float().cpu()
     if not (embedding.isfinite().all() and (output is None or output.isfinite().all())):
         raise DataError(
             f"The network's output for the clips at volumes {list(starts)} is not finite. Either "

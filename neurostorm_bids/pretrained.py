@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -47,6 +47,8 @@ class Model:
     provenance : where the weights come from, and what was assumed on reading them.
     calibration : how far to trust what it says of a run; None where that is not known.
     precision : of the network's products, when it predicts; weights and outputs are float32.
+    decoder_weights, mask_scheme : what makes a masked autoencoder of the backbone, as in
+        `Checkpoint`; empty and None for other models.
     """
 
     config: ModelConfig
@@ -58,6 +60,8 @@ class Model:
     provenance: Provenance
     calibration: Calibration | None = None
     precision: Literal["float32", "bf16"] = "float32"
+    decoder_weights: Mapping[str, Tensor] = field(default_factory=dict)
+    mask_scheme: str | None = None
 
     @property
     def clip_length(self) -> int:
@@ -112,6 +116,8 @@ def load_model(
         target=checkpoint.target,
         provenance=checkpoint.provenance,
         calibration=checkpoint.calibration,
+        decoder_weights=checkpoint.decoder_weights,
+        mask_scheme=checkpoint.mask_scheme,
     )
 
 
@@ -130,6 +136,8 @@ def save_model(model: Model, folder: str | Path, *, overwrite: bool = False) -> 
         target=model.target,
         weights=model.backbone.state_dict(),
         head_weights={} if model.head is None else model.head.state_dict(),
+        decoder_weights=model.decoder_weights,
+        mask_scheme=model.mask_scheme,
         grid=model.grid.to_dict(),
         provenance=model.provenance,
         calibration=model.calibration,

@@ -6,7 +6,7 @@ import os
 import shlex
 import tempfile
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -20,14 +20,47 @@ from neurostorm_bids.commands.shared import (
     take_cleaning,
     take_selection,
 )
+from neurostorm_bids.commands.training import default_of
 from neurostorm_bids.errors import UsageError
+from neurostorm_bids.options import Attribution, AttributionBaseline, ParticipantOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from neurostorm_bids.options import ParticipantOptions
-
 OPTIONS: list[click.Parameter] = [
+    LevelOption(
+        ["--attribution"],
+        type=click.Choice(get_args(Attribution)),
+        default=default_of(ParticipantOptions, "attribution"),
+        show_default=True,
+        help="Which regions drove each prediction: by taking one after the other away (occlusion), "
+        "or by integrated gradients (ig). For a pretrained model with a decoder: how badly each "
+        "region is reconstructed from the others. Regions are those of --atlas.",
+        levels=["participant"],
+    ),
+    LevelOption(
+        ["--attribution-baseline"],
+        type=click.Choice(get_args(AttributionBaseline)),
+        default=default_of(ParticipantOptions, "attribution_baseline"),
+        show_default=True,
+        help="What stands in place of what is taken away: the background, or each voxel's mean "
+        "over time.",
+        levels=["participant"],
+    ),
+    LevelOption(
+        ["--attribution-clips"],
+        default=str(default_of(ParticipantOptions, "attribution_clips")),
+        show_default=True,
+        metavar="N|all",
+        help="Clips of each run that --attribution looks at, spread evenly over the run.",
+        levels=["participant"],
+    ),
+    LevelOption(
+        ["--write-resampled"],
+        is_flag=True,
+        help="Also write each run on the model's grid and clock, as an image.",
+        levels=["participant"],
+    ),
     LevelOption(
         ["--target-scale", "target_scales"],
         multiple=True,
@@ -116,6 +149,7 @@ def run(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parame
         batch_size=parse_batch_size(given.pop("batch_size")),
         memory_bytes=_read_memory(given.pop("mem"), given.pop("mem_mb")),
         fmriprep_args=_split_words(given.pop("fmriprep_args"), is_used=given["run_fmriprep"]),
+        attribution_clips=_parse_clips(given.pop("attribution_clips")),
         **given,
     )
     if options.fs_license_file is not None and not options.run_fmriprep:
@@ -207,3 +241,14 @@ def _open_work_dir(options: ParticipantOptions) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         os.environ["TMPDIR"] = str(folder.absolute())
         tempfile.tempdir = None
+
+
+def _parse_clips(value: str) -> int | None:
+    """Read ``all`` (None) or a number of clips."""
+    if value == "all":
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise UsageError(
+            f"--attribution-clips {value!r}: expected all or a whole number above zero."
+        )
+    return int(value)

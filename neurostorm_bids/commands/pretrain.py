@@ -75,9 +75,9 @@ OPTIONS: list[click.Parameter] = [
         help="Regions to mask and to report errors for: an atlas of TemplateFlow "
         "(Schaefer2018:200), AAL3, or a NIfTI file with its labels beside it; what is named and "
         "not on this machine is downloaded. For finetune: regions of the functional-connectivity "
-        "baseline.  [there: Schaefer2018:200Parcels7Networks where it is on this machine, else "
-        "Seitzman2018, spheres that come with the program]",
-        levels=["pretrain", "finetune"],
+        "baseline; for participant: of --attribution.  [there: Schaefer2018:200Parcels7Networks "
+        "where it is on this machine, else Seitzman2018, spheres that come with the program]",
+        levels=["participant", "pretrain", "finetune"],
     ),
     _pretrain("--strd", "strd", is_flag=True, help="Drop redundant tokens in training."),
     _pretrain(

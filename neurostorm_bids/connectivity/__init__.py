@@ -12,6 +12,7 @@ from neurostorm_bids.connectivity.parcellation import (
     Parcellation,
     find_parcellation,
     make_spheres,
+    place_parcellation,
 )
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "make_spheres",
     "measure_clips",
     "measure_connectivity",
+    "place_parcellation",
     "read_signals",
 ]

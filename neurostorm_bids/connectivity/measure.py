@@ -7,11 +7,10 @@ import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.spatial import KDTree
 
+from neurostorm_bids.connectivity.parcellation import place_parcellation
 from neurostorm_bids.connectivity.regressors import read_regressors
 from neurostorm_bids.errors import UserError
-from neurostorm_bids.grid.atlas import place_on_grid
 from neurostorm_bids.grid.brain import make_brain_mask, place_brain_mask, read_brain_mask
 from neurostorm_bids.grid.read import open_volumes
 from neurostorm_bids.grid.spec import MAX_REPETITION_TIME_S, GridSpec
@@ -181,9 +180,9 @@ def read_signals(
         If the run, its mask or its table of confounds cannot be used.
     """
     run = open_volumes(bold)
-    labels = _place(parcellation, run, space)
     brain = make_brain_mask(run) if brain_mask is None else read_brain_mask(brain_mask)
     grid = _as_grid(run, space)
+    labels = place_parcellation(parcellation, grid)
     labels[~place_brain_mask(brain, run, grid).mask] = 0
     signals = _average(run, labels.ravel(order="F"), len(parcellation.names))  # (T, R)
     steps = [f"mean signals of {len(parcellation.names)} regions ({parcellation.name})"]
@@ -235,24 +234,6 @@ def _as_grid(run: Volumes, space: str) -> GridSpec:
     return GridSpec(
         space=space, shape=run.shape, affine=rows, repetition_time_s=MAX_REPETITION_TIME_S
     )
-
-
-def _place(parcellation: Parcellation, run: Volumes, space: str) -> NDArray[np.int64]:
-    """Return the number of the region of each voxel, from 1, 0 for none; shape (X, Y, Z)."""
-    if parcellation.atlas is not None:
-        on_grid = place_on_grid(parcellation.atlas, _as_grid(run, space))
-        known = np.array(sorted(parcellation.atlas.names))
-        position = np.searchsorted(known, on_grid)
-        is_region = np.isin(on_grid, known)
-        return np.where(is_region, position + 1, 0).astype(np.int64)
-    voxels = np.indices(run.shape).reshape(3, -1).T
-    world = voxels @ run.affine[:3, :3].T + run.affine[:3, 3]
-    distance, nearest = KDTree(parcellation.centres_mm).query(
-        world, distance_upper_bound=parcellation.radii_mm.max(initial=0) * (1 + 1e-9)
-    )
-    is_near = np.isfinite(distance)
-    is_near[is_near] = distance[is_near] <= parcellation.radii_mm[nearest[is_near]] * (1 + 1e-9)
-    return np.where(is_near, nearest + 1, 0).astype(np.int64).reshape(run.shape)
 
 
 def _average(run: Volumes, labels: NDArray[np.int64], n_regions: int) -> Floats:

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial import KDTree
 
-from neurostorm_bids.grid.atlas import Atlas, find_atlas
+from neurostorm_bids.grid.atlas import Atlas, find_atlas, place_on_grid
 from neurostorm_bids.grid.atlas_sources import find_local_atlas
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from neurostorm_bids.grid.spec import GridSpec
 
     Floats = NDArray[np.float64]
 
@@ -118,3 +121,22 @@ def make_spheres(*, notes: tuple[str, ...] = ()) -> Parcellation:
         radii_mm=np.asarray(fetched.radius, dtype=np.float64),
         notes=notes,
     )
+
+
+def place_parcellation(parcellation: Parcellation, spec: GridSpec) -> NDArray[np.int64]:
+    """Give every voxel of a grid its region, counted from 1, or 0 for none; shape (X, Y, Z)."""
+    if parcellation.atlas is not None:
+        on_grid = place_on_grid(parcellation.atlas, spec)
+        known = np.array(sorted(parcellation.atlas.names))
+        position = np.searchsorted(known, on_grid)
+        is_region = np.isin(on_grid, known)
+        return np.where(is_region, position + 1, 0).astype(np.int64)
+    voxels = np.indices(spec.shape).reshape(3, -1).T
+    affine = spec.affine_matrix
+    distance, nearest = KDTree(parcellation.centres_mm).query(
+        voxels @ affine[:3, :3].T + affine[:3, 3],
+        distance_upper_bound=parcellation.radii_mm.max(initial=0) * (1 + 1e-9),
+    )
+    is_near = np.isfinite(distance)
+    is_near[is_near] = distance[is_near] <= parcellation.radii_mm[nearest[is_near]] * (1 + 1e-9)
+    return np.where(is_near, nearest + 1, 0).astype(np.int64).reshape(spec.shape)

@@ -1,5 +1,6 @@
 """What is written: one BIDS dataset of embeddings, predictions, their sidecars, and logs."""
 
+from neurostorm_bids.derivatives.attribution import is_attributed, write_attribution
 from neurostorm_bids.derivatives.configuration import write_configuration
 from neurostorm_bids.derivatives.dataset import check_output_dir, write_dataset_files
 from neurostorm_bids.derivatives.names import (
@@ -8,6 +9,7 @@ from neurostorm_bids.derivatives.names import (
     derive_path,
     name_outputs,
 )
+from neurostorm_bids.derivatives.resampled import is_resampled, write_resampled
 from neurostorm_bids.derivatives.run import hash_configuration, is_finished, write_run
 from neurostorm_bids.derivatives.status import RunStatus, write_status
 from neurostorm_bids.derivatives.workdir import open_work_dir
@@ -19,11 +21,15 @@ __all__ = [
     "check_output_dir",
     "derive_path",
     "hash_configuration",
+    "is_attributed",
     "is_finished",
+    "is_resampled",
     "name_outputs",
     "open_work_dir",
+    "write_attribution",
     "write_configuration",
     "write_dataset_files",
+    "write_resampled",
     "write_run",
     "write_status",
 ]

@@ -7,13 +7,15 @@ import fcntl
 import os
 import secrets
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from neurostorm_bids.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
+
+Content: TypeAlias = "str | bytes | Iterable[bytes]"
 
 # A leading dot hides a leftover from the BIDS validator and from PyBIDS.
 PREFIX = ".neurostorm-"
@@ -51,7 +53,7 @@ def write_text(path: Path, text: str) -> None:
     write_files({path: text})
 
 
-def write_files(contents: Mapping[Path, str | bytes], *, seals: Collection[Path] = ()) -> None:
+def write_files(contents: Mapping[Path, Content], *, seals: Collection[Path] = ()) -> None:
     """Write files that belong together, so that whoever finds the seals finds all of them.
 
     Everything is written under temporary names first. Then the old seals are removed, the other
@@ -60,7 +62,8 @@ def write_files(contents: Mapping[Path, str | bytes], *, seals: Collection[Path]
 
     Parameters
     ----------
-    contents : what to write, by path; text becomes UTF-8. Folders are made if need be.
+    contents : what to write, by path; text becomes UTF-8, and of what is too large for memory the
+        bytes come piece by piece. Folders are made if need be.
     seals : those of the paths whose presence says that all of the files are there.
 
     Raises
@@ -99,14 +102,15 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextmanager
-def _stage(path: Path, content: str | bytes) -> Iterator[Path]:
+def _stage(path: Path, content: Content) -> Iterator[Path]:
     """Write under a temporary name beside the path, and hold it locked until it is renamed."""
     if isinstance(content, str):
         content = content.encode("utf-8", errors="replace")
     temporary, descriptor = _create_locked(path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            for piece in [content] if isinstance(content, bytes) else content:
+                file.write(piece)
             file.flush()
             os.fsync(descriptor)
             yield temporary

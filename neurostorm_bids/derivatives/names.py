@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LAST_ENTITIES = ("space", "atlas", "seg", "res", "den", "label", "stat", "desc")
 MAX_LABEL_LENGTH = 40
 PLAIN_DESC = "preproc"
+RECONSTRUCTION = "reconstruction"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +32,13 @@ class OutputNames:
     ----------
     scan, clip : of the embeddings of whole runs and of clips.
     target : of the predictions; None for a model without a head.
+    attribution : of what drove the predictions, or of reconstruction errors.
     """
 
     scan: str = "scan"
     clip: str = "clip"
     target: str | None = None
+    attribution: str = RECONSTRUCTION
 
 
 def name_outputs(models: Sequence[Model]) -> list[OutputNames]:
@@ -54,16 +57,21 @@ def name_outputs(models: Sequence[Model]) -> list[OutputNames]:
         for model in models
     ]
     if len(models) == 1:
-        return [OutputNames(target=targets[0])]
+        return [OutputNames(target=targets[0], attribution=targets[0] or RECONSTRUCTION)]
     labels = _label_models(models)
     n_users = Counter(target.casefold() for target in targets if target is not None)
+    descs = [
+        target + label if target and n_users[target.casefold()] > 1 else target
+        for label, target in zip(labels, targets, strict=True)
+    ]
     return [
         OutputNames(
             scan="scan" + label,
             clip="clip" + label,
-            target=target + label if target and n_users[target.casefold()] > 1 else target,
+            target=desc,
+            attribution=desc or RECONSTRUCTION + label,
         )
-        for label, target in zip(labels, targets, strict=True)
+        for label, desc in zip(labels, descs, strict=True)
     ]
 
 

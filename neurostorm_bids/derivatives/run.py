@@ -23,11 +23,13 @@ from neurostorm_bids.derivatives.texts import format_json
 from neurostorm_bids.grid.censoring import MAX_CENSORED_SHARE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from neurostorm_bids.derivatives.names import OutputNames
     from neurostorm_bids.derivatives.tables import Column
+    from neurostorm_bids.grid.censoring import ClipCensoring
+    from neurostorm_bids.grid.series import Series
     from neurostorm_bids.inputs import BoldRun
     from neurostorm_bids.predict import RunPrediction
     from neurostorm_bids.pretrained import Model
@@ -35,11 +37,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class _Pair(NamedTuple):
-    """A table and the sidecar that declares its columns."""
+class Pair(NamedTuple):
+    """A table or an image, and its sidecar."""
 
-    table: Path
+    content: Path
     sidecar: Path
+
+
+def name_pair(
+    output_dir: Path, run: BoldRun, *, suffix: str, extension: str, **entities: str
+) -> Pair:
+    """Name a file derived from a run, and its sidecar."""
+    content, sidecar = (
+        derive_path(output_dir, run, suffix=suffix, extension=end, entities=entities)
+        for end in (extension, ".json")
+    )
+    return Pair(content, sidecar)
+
+
+def have_hash(pairs: Iterable[Pair], configuration_hash: str) -> bool:
+    """Return whether all files are there, made with this configuration."""
+    return all(
+        pair.content.is_file() and read_hash(pair.sidecar) == configuration_hash for pair in pairs
+    )
 
 
 def hash_configuration(configuration: Mapping[str, Any]) -> str:
@@ -58,10 +78,7 @@ def is_finished(
     output_dir: Path, run: BoldRun, *, names: OutputNames, configuration_hash: str
 ) -> bool:
     """Return whether all files of a run and a model are there, made with this configuration."""
-    return all(
-        pair.table.is_file() and read_hash(pair.sidecar) == configuration_hash
-        for pair in _name_pairs(output_dir, run, names)
-    )
+    return have_hash(_name_pairs(output_dir, run, names), configuration_hash)
 
 
 def write_run(
@@ -83,9 +100,16 @@ def write_run(
     OutputError
         If the operating system refuses.
     """
-    provenance = _describe_provenance(
-        run, prediction, model=model, configuration_hash=configuration_hash
-    )
+    provenance = {
+        **describe_source(
+            run,
+            prediction.series,
+            configuration_hash=configuration_hash,
+            clip_censoring=prediction.clip_censoring,
+        ),
+        **describe_model(model),
+        **_describe_clips(prediction),
+    }
     contents: list[tuple[dict[str, Any], list[Column]]] = [
         ({"Description": "Embedding of the whole run."}, embed_run(prediction)),
         ({"Description": "Embedding of each clip of the run."}, embed_clips(prediction)),
@@ -102,7 +126,7 @@ def write_run(
     texts: dict[Path, str] = {}
     for pair, (head, columns) in zip(pairs, contents, strict=True):
         declared = {column.name: column.declare() for column in columns}
-        texts[pair.table] = format_table(columns)
+        texts[pair.content] = format_table(columns)
         texts[pair.sidecar] = format_json({**head, **provenance, **declared})
     remove_leftovers(pairs[0].sidecar.parent)
     write_files(texts, seals=[pair.sidecar for pair in pairs])
@@ -111,20 +135,13 @@ def write_run(
     return list(texts)
 
 
-def _name_pairs(output_dir: Path, run: BoldRun, names: OutputNames) -> list[_Pair]:
+def _name_pairs(output_dir: Path, run: BoldRun, names: OutputNames) -> list[Pair]:
     """Name the files of a run and a model: scan, clip and, with a head, predictions."""
     kinds = [(names.scan, "embedding"), (names.clip, "embedding")]
     if names.target is not None:
         kinds.append((names.target, "predictions"))
     return [
-        _Pair(
-            *(
-                derive_path(
-                    output_dir, run, suffix=suffix, extension=extension, entities={"desc": desc}
-                )
-                for extension in (".tsv", ".json")
-            )
-        )
+        name_pair(output_dir, run, suffix=suffix, extension=".tsv", desc=desc)
         for desc, suffix in kinds
     ]
 
@@ -138,58 +155,78 @@ def read_hash(sidecar: Path) -> str | None:
     return content.get("ConfigurationHash") if isinstance(content, dict) else None
 
 
-def _describe_provenance(
-    run: BoldRun, prediction: RunPrediction, *, model: Model, configuration_hash: str
+def describe_source(
+    run: BoldRun,
+    series: Series,
+    *,
+    configuration_hash: str,
+    clip_censoring: ClipCensoring | None = None,
 ) -> dict[str, Any]:
-    """Return what every sidecar of a run says of where its numbers come from."""
-    series = prediction.series
+    """Return what the sidecar of any file says of the run it comes from."""
     return {
         "Sources": _list_sources(run),
         "SoftwareName": "neurostorm-bids",
         "SoftwareVersion": __version__,
-        "ModelName": model.provenance.name,
-        "ModelSHA256": model.provenance.sha256,
-        "ModelSource": model.provenance.source,
-        "ModelFormat": model.provenance.format,
-        "Precision": model.precision,
-        "ModelNotes": list(model.provenance.notes),
         "ConfigurationHash": configuration_hash,
         "Grid": series.spec.to_dict(),
         "SourceRepetitionTime": series.source_repetition_time_s,
         "NumberOfVolumes": series.n_volumes,
-        "NumberOfClips": len(prediction.onsets_s),
-        "ClipLength": model.clip_length,
-        "ClipDuration": round(prediction.duration_s, 6),
-        "LastClipOverlap": round(measure_overlap_s(prediction), 6),
         "Statistics": {
             name: value if math.isfinite(value) else None
             for name, value in asdict(series.statistics).items()
         },
         "BrainCoverage": series.brain_coverage,
-        **_describe_cleaning(prediction),
+        **_describe_cleaning(series, clip_censoring),
         "PreparationSteps": list(series.steps),
         "Warnings": list(dict.fromkeys((*run.warnings, *series.warnings))),
     }
 
 
-def _describe_cleaning(prediction: RunPrediction) -> dict[str, Any]:
+def _describe_cleaning(series: Series, clip_censoring: ClipCensoring | None) -> dict[str, Any]:
     """Return what was dropped, regressed out and censored; only what was asked for."""
-    series = prediction.series
     told: dict[str, Any] = {}
     if series.start_s:
         told["DummyScansDuration"] = round(series.start_s, 6)
         told["NumberOfDummyScans"] = round(series.start_s / series.source_repetition_time_s)
     if series.denoising is not None:
         told["Denoising"] = series.denoising
-    if series.censoring is not None and prediction.clip_censoring is not None:
+    if series.censoring is not None:
         told["Censoring"] = {
             "FramewiseDisplacementThreshold": series.censoring.threshold_mm,
             "NumberOfCensoredVolumes": len(series.censoring.volumes),
             "NumberOfSourceVolumes": series.censoring.n_source_volumes,
             "MaximalShareOfClip": MAX_CENSORED_SHARE,
-            "NumberOfClipsUsed": int(prediction.clip_censoring.is_used.sum()),
         }
+        if clip_censoring is not None:
+            told["Censoring"]["NumberOfClipsUsed"] = int(clip_censoring.is_used.sum())
     return told
+
+
+def describe_model(model: Model) -> dict[str, Any]:
+    """Return what the sidecar of any file says of the model that made it."""
+    return {
+        "ModelName": model.provenance.name,
+        "ModelSHA256": model.provenance.sha256,
+        "ModelSource": model.provenance.source,
+        "ModelFormat": model.provenance.format,
+        "Precision": model.precision,
+        "ModelNotes": list(model.provenance.notes),
+        "ClipLength": model.clip_length,
+    }
+
+
+def _describe_clips(prediction: RunPrediction) -> dict[str, Any]:
+    return {
+        "NumberOfClips": len(prediction.onsets_s),
+        "ClipDuration": round(prediction.duration_s, 6),
+        "LastClipOverlap": round(measure_overlap_s(prediction), 6),
+    }
+
+
+def describe_reference(run: BoldRun) -> dict[str, str]:
+    """Return what the sidecar of an image says it is aligned with: the run it comes from."""
+    sources = _list_sources(run)
+    return {"SpatialReference": sources[0]} if sources else {}
 
 
 def _list_sources(run: BoldRun) -> list[str]:

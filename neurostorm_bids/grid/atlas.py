@@ -12,8 +12,8 @@ import pandas as pd
 from neurostorm_bids.errors import DataError, UsageError
 from neurostorm_bids.grid.atlas_sources import locate_atlas
 from neurostorm_bids.grid.labels import find_label_table, match_names, read_label_table
+from neurostorm_bids.grid.nearest import look_up_nearest
 from neurostorm_bids.grid.read import open_volumes
-from neurostorm_bids.grid.resample import find_positions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,10 +32,6 @@ BACKGROUND = -1
 
 MAX_LABEL = 2**24
 """Up to here float32, in which images are read, holds every whole number."""
-
-# A voxel of the grid may lie half-way between two of an atlas. Looking this far aside, in
-# millimetres of the world, decides for the same of the two whichever way the atlas is stored.
-_TIE_BREAK_MM = (3e-3, 2e-3, 1e-3)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,16 +109,9 @@ def place_on_grid(atlas: Atlas, spec: GridSpec) -> NDArray[np.int32]:
     -------
     int32, shape (X, Y, Z) of the grid; 0 where there is no region.
     """
-    aside = np.linalg.inv(atlas.affine)[:3, :3] @ _TIE_BREAK_MM
-    voxels = np.argwhere(np.ones((1, *spec.shape[1:]), dtype=np.bool_))
-    on_grid = np.zeros((spec.shape[0], len(voxels)), dtype=np.int32)
-    for x, regions in enumerate(on_grid):  # a slice at a time, for large grids
-        voxels[:, 0] = x
-        positions = find_positions(voxels, spec.affine_matrix, atlas.affine)
-        nearest = np.floor(positions + aside + 0.5).astype(np.intp)
-        inside = np.all((nearest >= 0) & (nearest < atlas.labels.shape), axis=1)
-        regions[inside] = atlas.labels[tuple(nearest[inside].T)]
-    return on_grid.reshape(spec.shape)
+    return look_up_nearest(
+        atlas.labels, atlas.affine, at_shape=spec.shape, at_affine=spec.affine_matrix
+    )
 
 
 def place_on_tokens(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from neurostorm_bids.grid.nearest import look_up_nearest, look_up_scattered
 from neurostorm_bids.grid.read import open_volumes
 from neurostorm_bids.grid.series import grid_run
-from neurostorm_bids.grid.warp import find_warp
+from neurostorm_bids.grid.warp import find_warp, locate_grid
 from neurostorm_bids.inputs.cleaning import Cleaning
 from neurostorm_bids.inputs.confounds import read_nuisance
 from neurostorm_bids.inputs.fingerprint import fingerprint_file
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from neurostorm_bids.grid.series import Series
     from neurostorm_bids.grid.spec import GridSpec
     from neurostorm_bids.inputs.records import BoldRun
@@ -35,6 +39,34 @@ def bring_run(run: BoldRun, spec: GridSpec) -> Series:
         nuisance=nuisance,
         warp=find_warp(run.space, spec.space, mode=run.cleaning.warp),
     )
+
+
+def return_to_run(values: NDArray[np.float32], run: BoldRun, spec: GridSpec) -> NDArray[np.float32]:
+    """Bring values on a grid back to a run's own voxels, each from the nearest voxel of the grid.
+
+    Parameters
+    ----------
+    values : shape (X, Y, Z) of the grid.
+
+    Returns
+    -------
+    float32, the run's shape along X, Y, Z; 0 outside the grid.
+    """
+    image = open_volumes(run.path)
+    warp = find_warp(run.space, spec.space, mode=run.cleaning.warp)
+    if warp is None:
+        return look_up_nearest(
+            values, spec.affine_matrix, at_shape=image.shape, at_affine=image.affine
+        )
+    return look_up_scattered(
+        values, locate_grid(warp, spec), at_shape=image.shape, at_affine=image.affine
+    )
+
+
+def find_space(run: BoldRun, spec: GridSpec) -> str:
+    """Return the standard space in which a run lies once it is on a grid."""
+    warp = find_warp(run.space, spec.space, mode=run.cleaning.warp)
+    return run.space if warp is None else spec.space
 
 
 def describe_choices(run: BoldRun, spec: GridSpec) -> dict[str, Any]:

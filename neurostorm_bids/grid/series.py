@@ -121,6 +121,20 @@ class Series:
         clip[self.brain_mask.ravel()] = values.T
         return clip.reshape(*self.brain_mask.shape, length)
 
+    def read_volume(self, volume: int) -> NDArray[np.float32]:
+        """Read one volume of the model's clock in the file's own unit.
+
+        Returns
+        -------
+        float32, shape (X, Y, Z); 0 outside the brain.
+        """
+        values = interpolate_in_time(self.frames, self.clock, [volume])[0]
+        if self.clip_negatives:
+            np.maximum(values, 0, out=values)
+        image = np.zeros(self.brain_mask.shape, dtype=np.float32)
+        image[self.brain_mask] = values
+        return image
+
     def read_all(self) -> NDArray[np.float32]:
         """Read every volume of the model's clock: float32, shape (X, Y, Z, T)."""
         return self.read_clip(0, self.n_volumes)

@@ -39,6 +39,7 @@ _NOVELTY = "novelty."
 _PREFIXES = Prefixes(backbone="backbone.", head="head.", decoder="decoder.")
 _KEYS = {"format", "format_version", "model", "head", "target", "grid", "provenance", "weights"}
 _CALIBRATION = "calibration"
+_MASK = "mask"
 
 
 def is_model_folder(path: Path) -> bool:
@@ -99,6 +100,7 @@ def read_model_folder(
         weights=parts[_PREFIXES.backbone],
         head_weights=parts[_PREFIXES.head],
         decoder_weights=parts[_PREFIXES.decoder],
+        mask_scheme=values.get(_MASK),
         grid=values["grid"],
         provenance=Provenance(
             name=folder.resolve().name,
@@ -201,6 +203,8 @@ def _fill(folder: Path, checkpoint: Checkpoint) -> None:
     }
     if calibration is not None:
         values[_CALIBRATION] = calibration.to_dict()
+    if checkpoint.mask_scheme is not None:
+        values[_MASK] = checkpoint.mask_scheme
     (folder / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     (folder / CARD).write_text(write_card(checkpoint, sha256=sha256), encoding="utf-8")
     for name in (WEIGHTS, CONFIG, CARD):
@@ -229,7 +233,7 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{values.get('format_version')!r:.80}. Install the version of neurostorm-bids that "
             "wrote it, or a later one."
         )
-    if values.keys() - {_CALIBRATION} != _KEYS:
+    if values.keys() - {_CALIBRATION, _MASK} != _KEYS:
         raise DataError(f"{path}: expected the keys {sorted(_KEYS)}, found {sorted(values)}.")
     if not isinstance(values["grid"], dict):
         raise DataError(f"{path}: expected named values as grid, found {values['grid']!r:.80}.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 
-from neurostorm_bids.errors import UsageError
+from neurostorm_bids.errors import DataError, UsageError
 from neurostorm_bids.model.fields import check_choice
 
 if TYPE_CHECKING:
@@ -52,6 +52,15 @@ class MaskScheme:
 
     def __str__(self) -> str:
         return f"{self.space}/{self.time}"
+
+
+def check_scheme(text: object) -> None:
+    """Raise `DataError` unless a file's mask is one that `MaskScheme.parse` reads, or None."""
+    names = [f"{space}/{time}" for space in SPACES for time in TIMES]
+    if text is not None and text not in names:
+        raise DataError(
+            f"Expected one of {', '.join(names)} as mask of a pretrained model, found {text!r:.80}."
+        )
 
 
 def number_units(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 from neurostorm_bids.errors import DataError, UsageError
 from neurostorm_bids.model.config import HeadConfig, ModelConfig, TargetKind, TargetSpec
 from neurostorm_bids.model.digest import digest_file
+from neurostorm_bids.model.masking import check_scheme
 from neurostorm_bids.model.shapes import Prefixes, check_shapes, expect_shapes
 from neurostorm_bids.model.torchfile import StoredTensor, TorchFile, are_sizes
 from neurostorm_bids.model.weights import Checkpoint, Provenance, check_finite
@@ -138,6 +139,7 @@ def read_published(
         weights=weights,
         head_weights=head,
         decoder_weights=decoder,
+        mask_scheme=_read_mask(hyper) if decoder else None,
         provenance=Provenance(
             name=path.stem,
             source=source or path.name,
@@ -240,6 +242,16 @@ def _read_config(hyper: Mapping[str, Any]) -> ModelConfig:
         return ModelConfig.from_dict(values)
     except DataError as err:
         raise DataError(f"hyper_parameters are unusable. {err} {_CONFIG_ADVICE}") from err
+
+
+def _read_mask(hyper: Mapping[str, Any]) -> str | None:
+    """Read how tokens were masked in pretraining; None where the hyper-parameters do not say."""
+    scheme = f"{hyper.get('spatial_mask')}/{hyper.get('time_mask')}"
+    try:
+        check_scheme(scheme)
+    except DataError:
+        return None
+    return scheme
 
 
 def _infer_head(shapes: Mapping[str, Shape]) -> HeadConfig:

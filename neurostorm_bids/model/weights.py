@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from neurostorm_bids.errors import DataError
 from neurostorm_bids.model import fields
+from neurostorm_bids.model.masking import check_scheme
 from neurostorm_bids.model.shapes import list_some
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Checkpoint:
     config, head, target : of the backbone; of the head, and what it predicts (None without one).
     weights, head_weights : float32, by the keys of `Backbone` and of `build_head`'s module.
     decoder_weights : of a masked autoencoder, by their published keys; empty otherwise.
+    mask_scheme : how tokens were masked when the decoder was trained, ``space/time``; None where
+        that is not known.
     grid : the grid of the input, as plain values; None where the file does not say.
     provenance : where it comes from.
     calibration : how far to trust the outputs; None where that is not known.
@@ -77,6 +80,7 @@ class Checkpoint:
     weights: Mapping[str, Tensor]
     head_weights: Mapping[str, Tensor] = field(default_factory=dict)
     decoder_weights: Mapping[str, Tensor] = field(default_factory=dict)
+    mask_scheme: str | None = None
     grid: Mapping[str, Any] | None = None
     provenance: Provenance
     calibration: Calibration | None = None
@@ -84,6 +88,7 @@ class Checkpoint:
     def __post_init__(self) -> None:
         _check_target(self.head, self.target)
         _check_tokens(self.head, self.config)
+        check_scheme(self.mask_scheme)
         if self.calibration is not None:
             kind = None if self.target is None else self.target.kind
             self.calibration.check(kind=kind, n_features=self.config.n_features)

@@ -16,11 +16,13 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from neurostorm_bids.derivatives import (
     RunStatus,
     name_outputs,
+    write_resampled,
     write_run,
 )
 from neurostorm_bids.errors import TemporaryError
 from neurostorm_bids.grid.bring import bring_run
 from neurostorm_bids.participant.connectivity import write_connectivity_of
+from neurostorm_bids.participant.extras import attribute_and_write
 from neurostorm_bids.participant.memory import plan_memory
 from neurostorm_bids.participant.models import load_models
 from neurostorm_bids.predict import choose_device, predict_series
@@ -114,10 +116,14 @@ def _predict_and_write(job: Job, options: ParticipantOptions, *, progress: bool)
     names = name_outputs(models)
     run = job.run
     warnings: list[str] = list(run.warnings)
-    grids = dict.fromkeys(models[i].grid for i in job.hashes)
-    for grid in grids:
+    todo = sorted({*job.hashes, *job.attributions})
+    for grid in dict.fromkeys((*job.resampled, *(models[i].grid for i in todo))):
         series = bring_run(run, grid)
-        for i, configuration_hash in job.hashes.items():
+        if grid in job.resampled:
+            value = job.resampled[grid]
+            write_resampled(options.output_dir, run, series, configuration_hash=value)
+            warnings += series.warnings
+        for i in todo:
             if models[i].grid != grid:
                 continue
             prediction = predict_series(
@@ -127,14 +133,25 @@ def _predict_and_write(job: Job, options: ParticipantOptions, *, progress: bool)
                 progress=progress,
             )
             warnings += prediction.series.warnings
-            write_run(
-                options.output_dir,
-                run,
-                prediction,
-                model=models[i],
-                names=names[i],
-                configuration_hash=configuration_hash,
-            )
+            if i in job.hashes:
+                write_run(
+                    options.output_dir,
+                    run,
+                    prediction,
+                    model=models[i],
+                    names=names[i],
+                    configuration_hash=job.hashes[i],
+                )
+            if i in job.attributions:
+                warnings += attribute_and_write(
+                    run,
+                    prediction,
+                    place=i,
+                    models=models,
+                    options=options,
+                    batch_size=job.batch_size or options.batch_size,
+                    configuration_hash=job.attributions[i],
+                )
     if job.connectivity is not None:
         warnings += write_connectivity_of(run, options, configuration_hash=job.connectivity)
     return tuple(dict.fromkeys(warnings))

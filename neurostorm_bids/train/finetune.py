@@ -65,7 +65,9 @@ def run_finetune_level(options: FinetuneOptions) -> int:
         0; 1 when runs could not be used and were left out.
     """
     # What is known of another target, or of other embeddings, says nothing of what is learnt.
-    model = replace(load_model(options.model), calibration=None)
+    model = replace(
+        load_model(options.model), calibration=None, decoder_weights={}, mask_scheme=None
+    )
     discovery = _find_runs(options, model)
     datasets = list({run.dataset.path: run.dataset for run in discovery.runs}.values())
     check_output_dir(options.output_dir, bids_dir=options.bids_dir, datasets=datasets)

@@ -11,12 +11,12 @@ import torch
 
 from neurostorm_bids import __version__
 from neurostorm_bids.model.checkpoints import Checkpoint, Provenance, write_model_folder
+from neurostorm_bids.model.region_errors import RegionErrors
 from neurostorm_bids.train.clips import Batch
 from neurostorm_bids.train.files import BEST, read_weights
 from neurostorm_bids.train.networks import find_parts
 from neurostorm_bids.train.reconstruction import (
     Baselines,
-    RegionErrors,
     measure_baselines,
     pick_example,
 )
@@ -185,6 +185,7 @@ def make_checkpoint(outcome: Outcome, found: ReconstructionSummary | None) -> Ch
         weights=own,
         head_weights={},
         decoder_weights={key: value for key, value in published.items() if key not in own},
+        mask_scheme=None if autoencoder is None else str(autoencoder.scheme),
         grid=outcome.preset.grid.to_dict(),
         provenance=Provenance(
             name=options.name,

@@ -16,6 +16,7 @@ from neurostorm_bids.connectivity import (
     measure,
     measure_clips,
     measure_connectivity,
+    place_parcellation,
     read_signals,
 )
 from neurostorm_bids.connectivity.measure import RegionSignals
@@ -113,7 +114,7 @@ def test_regions_of_an_atlas_equal_those_of_nilearns_masker(folder):
 def test_spheres_equal_those_of_nilearns_masker(folder):
     spheres = make_spheres()
     run = measure.open_volumes(folder / "bold.nii.gz")
-    labels = measure._place(spheres, run, SPACE)
+    labels = place_parcellation(spheres, measure._as_grid(run, SPACE))
     signals = measure._average(run, labels.ravel(order="F"), len(spheres.names))
     chosen = [0, 50, 120, 299]
     for at in chosen:

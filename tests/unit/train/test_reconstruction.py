@@ -11,8 +11,9 @@ from neurostorm_bids.errors import UsageError
 from neurostorm_bids.model.autoencoder import MaskedAutoencoder, cut_patches
 from neurostorm_bids.model.config import ModelConfig
 from neurostorm_bids.model.masking import MaskScheme, draw_mask, number_units
+from neurostorm_bids.model.region_errors import RegionErrors
 from neurostorm_bids.train.objectives import average_masked
-from neurostorm_bids.train.reconstruction import RegionErrors, measure_baselines, pick_example
+from neurostorm_bids.train.reconstruction import measure_baselines, pick_example
 
 CONFIG = ModelConfig(
     img_size=(8, 4, 12, 5),
