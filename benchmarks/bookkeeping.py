@@ -1,10 +1,10 @@
 """What a call over many participants costs beside the work itself: start-up, scan, files, memory.
 
 Writes a few small runs and gives every participant one of them under a name of their own (hard
-links where the disk knows them), then runs the participant level in fresh processes, with 25 to
-200 participants. Each part of a call is timed without the parts that it calls, so that they add up
-to the wall time; memory is looked at after every run. Then the same call again, with nothing left
-to do, and the group level; last the scan alone with ten times as many.
+links where the disk knows them), then runs the participant level in a fresh process. Each part of a
+call is timed without the parts that it calls, so that they add up to the whole; memory is looked
+at after every run. Then the same call again, with nothing left to do, and the group level; last the
+scan alone of many more.
 
     python benchmarks/bookkeeping.py [--out benchmarks/results/bookkeeping.json]
 """
@@ -21,7 +21,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 
@@ -29,44 +29,67 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-N_PARTICIPANTS = (25, 50, 100, 200)
+N_PARTICIPANTS = (25, 200)
 N_SCANNED = 2000
 N_WRITTEN = 5
 N_VOLUMES = 60
-SETTLED = 0.2
-"""Of the runs, after which memory is expected to grow no more."""
+MEMORY_AFTER = (0.1, 0.25, 0.5, 0.75, 1.0)
+"""Shares of the runs after which memory is told."""
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
+class Spent(NamedTuple):
+    """Seconds on the clock, and of the processor."""
+
+    wall_s: float
+    cpu_s: float
+
+    def __add__(self, other: Spent) -> Spent:  # type: ignore[override]
+        """Return the sum of both."""
+        return Spent(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def __sub__(self, other: Spent) -> Spent:
+        """Return the difference of both."""
+        return Spent(*(a - b for a, b in zip(self, other, strict=True)))
+
+
+NOTHING = Spent(0.0, 0.0)
+
+
+def look_at_clocks() -> Spent:
+    """Return the time now; the processor's is that of all threads of this process."""
+    return Spent(time.perf_counter(), time.process_time())
+
+
 class Meter:
-    """Seconds of each part of a call, without the parts that it calls itself.
+    """What each part of a call takes, without the parts that it calls itself.
 
     Attributes
     ----------
-    seconds : by part.
+    spent : by part.
     memory_mb : resident, after each run.
     """
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.spent: dict[str, Spent] = {}
         self.memory_mb: list[float] = []
-        self._inner = [0.0]
+        self._inner = [NOTHING]
 
     def watch(self, module: ModuleType, name: str, part: str, *, ends_run: bool = False) -> None:
         """Time every call of a module's function, and look at the memory after it if asked to."""
         function: Callable[..., Any] = getattr(module, name)
 
         def timed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - any function
-            self._inner.append(0.0)
-            start = time.perf_counter()
+            self._inner.append(NOTHING)
+            start = look_at_clocks()
             try:
                 return function(*args, **kwargs)
             finally:
-                whole = time.perf_counter() - start
+                whole = look_at_clocks() - start
                 own = whole - self._inner.pop()
                 self._inner[-1] += whole
-                self.seconds[part] = self.seconds.get(part, 0.0) + own
+                self.spent[part] = self.spent.get(part, NOTHING) + own
                 if ends_run:
                     self.memory_mb.append(psutil.Process().memory_info().rss / 1e6)
 
@@ -116,22 +139,23 @@ def measure_call(arguments: list[str]) -> dict[str, Any]:
     meter.watch(level, "write_status", "status files")
     meter.watch(work, "write_run", "results")
     meter.watch(work, "run_job", "work", ends_run=True)
-    start_up = time.time() - psutil.Process().create_time()
-    start = time.perf_counter()
+    process = psutil.Process()
+    start_up = Spent(time.time() - process.create_time(), time.process_time())
+    start = look_at_clocks()
     status = main(arguments)
-    whole = time.perf_counter() - start
+    whole = look_at_clocks() - start
     if status != 0:
         raise RuntimeError(f"The call ended with status {status}: {' '.join(arguments)}")
-    parts = {"start-up": start_up, **meter.seconds}
-    parts["rest"] = whole - sum(meter.seconds.values())
-    measured: dict[str, Any] = {"seconds": {name: round(own, 4) for name, own in parts.items()}}
+    parts = {"start-up": start_up, **meter.spent}
+    parts["rest"] = whole - sum(meter.spent.values(), NOTHING)
+    measured: dict[str, Any] = {
+        clock: {name: round(getattr(one, clock), 4) for name, one in parts.items()}
+        for clock in Spent._fields
+    }
     if memory := meter.memory_mb:
-        settled = memory[int(SETTLED * len(memory)) :]
-        measured |= {
-            "memory_settled_mb": round(settled[0], 1),
-            "memory_end_mb": round(settled[-1], 1),
-            "memory_peak_mb": round(max(memory), 1),
-        }
+        places = {f"{share:.0%}": int(share * (len(memory) - 1)) for share in MEMORY_AFTER}
+        measured["memory_mb"] = {name: round(memory[at], 1) for name, at in places.items()}
+        measured["memory_mb"]["peak"] = round(max(memory), 1)
     return measured
 
 
@@ -146,7 +170,7 @@ def run_child(step: str, *arguments: str) -> dict[str, Any]:
     )
     if child.returncode:
         raise RuntimeError(child.stderr.decode(errors="replace"))
-    return {**json.loads(child.stdout or b"{}"), "wall_s": round(time.perf_counter() - start, 3)}
+    return {**json.loads(child.stdout or b"{}"), "process_s": round(time.perf_counter() - start, 3)}
 
 
 def run_step(step: str, arguments: list[str]) -> dict[str, Any]:
@@ -176,19 +200,24 @@ def measure(n_participants: int, folder: Path, model: str) -> dict[str, Any]:
     first = run_child("participant", *call)
     again = run_child("participant", *call)
     group = run_child("other", *places, "group")
-    seconds = first["seconds"]
-    work = seconds["work"] + seconds["results"]
-    beside = {name: own for name, own in seconds.items() if name not in {"work", "results"}}
+    shares = {clock: share_beside_work(first[clock]) for clock in Spent._fields}
     return {
         "n_participants": n_participants,
         "first": first,
         "again": again,
         "group": group,
-        "work_per_run_s": round(work / n_participants, 4),
-        "share_beside_work": round(sum(beside.values()) / work, 5),
-        "share_beside_work_without_start_up": round(
-            sum(own for name, own in beside.items() if name not in {"start-up", "models"}) / work, 5
-        ),
+        "share_beside_work": shares,
+    }
+
+
+def share_beside_work(seconds: dict[str, float]) -> dict[str, float]:
+    """Return what all but the work adds to it, as a share: at all, and for each further run."""
+    work = seconds["work"] + seconds["results"]
+    beside = {name: own for name, own in seconds.items() if name not in {"work", "results"}}
+    once = beside["start-up"] + beside["models"]
+    return {
+        "all": round(sum(beside.values()) / work, 5),
+        "without start-up and models": round((sum(beside.values()) - once) / work, 5),
     }
 
 

@@ -111,9 +111,11 @@ def write_status(
         logs / CONFIGURATION: format_configuration(call, options),
         logs / "status.tsv": format_table(_tabulate(statuses, conceal)),
     }
-    for participant in dict.fromkeys(status.participant for status in statuses):
+    of_participant: dict[str, list[RunStatus]] = {}
+    for status in statuses:
+        of_participant.setdefault(status.participant, []).append(status)
+    for participant, own in of_participant.items():
         folder = output_dir / f"sub-{participant}" / "log" / call.run_uuid
-        own = [status for status in statuses if status.participant == participant]
         texts[folder / "status.json"] = format_json(
             {
                 "Software": "neurostorm-bids",

@@ -13,6 +13,7 @@ from neurostorm_bids.errors import DataError, UserError
 from neurostorm_bids.group.collect import collect_results
 from neurostorm_bids.group.images import find_images
 from neurostorm_bids.group.images_tables import tabulate_images, tabulate_images_by_participant
+from neurostorm_bids.group.measures import read_tsnr
 from neurostorm_bids.group.outcome import Group
 from neurostorm_bids.group.people import find_people
 from neurostorm_bids.group.phenotype import (
@@ -92,6 +93,7 @@ def summarise_group(options: GroupOptions, collection: Collection, sources: Sour
     results = collection.results
     resampling = Resampling(n_permutations=options.n_permutations, seed=options.seed)
     motion = {result.run: read_motion(result, sources) for result in results}
+    tsnr = read_tsnr(options.output_dir, collection.participants)
     return Group(
         options=options,
         collection=collection,
@@ -108,7 +110,10 @@ def summarise_group(options: GroupOptions, collection: Collection, sources: Sour
         images=_find_images(options, collection, sources),
         people=[find_people(part, seed=options.seed) for part in collection.embeddings],
         quality=tabulate_quality(
-            results, [motion[result.run] for result in results], _list_novelties(collection)
+            results,
+            [motion[result.run] for result in results],
+            tsnr=[tsnr.get((one.run, one.model.sha256), math.nan) for one in results],
+            novelties=_list_novelties(collection),
         ),
     )
 

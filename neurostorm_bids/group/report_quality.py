@@ -86,9 +86,9 @@ def chart_scores(measured: Sequence[Measured], runs: Sequence[str]) -> dict[str,
     is_drawn = np.zeros(len(runs), dtype=bool)
     is_drawn[shown] = True
     traces = []
-    for name, colour, symbol in (
-        ("among the others", COLOURS[0], "circle"),
-        ("far", COLOURS[1], "diamond"),
+    for name, colour, symbol, opacity in (
+        ("among the others", COLOURS[0], "circle", 0.6),
+        ("far", COLOURS[1], "diamond", 1),
     ):
         x: list[float | None] = []
         y: list[float | None] = []
@@ -112,7 +112,7 @@ def chart_scores(measured: Sequence[Measured], runs: Sequence[str]) -> dict[str,
                 "y": y,
                 "text": texts,
                 "hoverinfo": "text",
-                "marker": {"color": colour, "symbol": symbol, "size": 6, "opacity": 0.7},
+                "marker": {"color": colour, "symbol": symbol, "size": 6, "opacity": opacity},
             }
         )
     layout = lay_out([("robust z-score", "")]) | {"height": 170 + 75 * len(measured)}

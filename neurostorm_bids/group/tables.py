@@ -89,6 +89,8 @@ def identify_runs(results: Sequence[Result]) -> list[Column]:
 def tabulate_quality(
     results: Sequence[Result],
     motion_mm: Sequence[float | None],
+    *,
+    tsnr: Sequence[float] = (),
     novelties: Sequence[float] = (),
 ) -> list[Column]:
     """Return a row for each run and model: what is known of how good the run is.
@@ -96,7 +98,8 @@ def tabulate_quality(
     Parameters
     ----------
     motion_mm : mean framewise displacement of each.
-    novelties : distances from the training runs, NaN where not known; a column only if any is.
+    tsnr : median temporal signal-to-noise ratios, NaN where not known; a column only if any is.
+    novelties : distances from the training runs, likewise.
     """
     grids = [result.sidecar.get("Grid") for result in results]
     clocks = [grid.get("repetition_time_s") if isinstance(grid, dict) else None for grid in grids]
@@ -143,8 +146,9 @@ def tabulate_quality(
         ),
         *_tabulate_if_known(
             "median_tsnr",
-            [result.read_number("MedianTSNR") for result in results],
-            "Median over the brain of the temporal signal-to-noise ratio.",
+            tsnr,
+            "Median over the brain of the temporal signal-to-noise ratio; n/a where no figures of "
+            "the run were drawn.",
         ),
         *_tabulate_if_known(
             "novelty",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from neurostorm_bids.derivatives.tables import Column
+from neurostorm_bids.group.measures import read_tsnr
 from neurostorm_bids.group.outliers import find_outliers, score_robustly
 
 
@@ -53,3 +56,18 @@ def test_runs_are_compared_with_those_of_their_own_model():
 @pytest.mark.parametrize("values", [[0.1, 9.0, 0.1, 0.1], [np.nan] * 9, [0.2] * 9])
 def test_of_few_or_equal_runs_nothing_is_said(values):
     assert find_outliers(make_quality(mean_fd=values)) == []
+
+
+def test_the_noise_of_runs_is_read_from_what_tells_of_their_figures(tmp_path):
+    figures = tmp_path / "sub-01" / "figures"
+    figures.mkdir(parents=True)
+    told = {
+        "Run": "sub-01_task-rest",
+        "ModelSHA256": "abc",
+        "Figures": [{"Measures": {}}, {"Measures": {"MedianTSNR": 55.5}}, 3],
+    }
+    (figures / "sub-01_task-rest_desc-figures_bold.json").write_text(json.dumps(told))
+    (figures / "sub-01_task-nback_desc-figures_bold.json").write_text("{")
+    (figures / "sub-01_task-rest_desc-mosaic_bold.svg").write_text("<svg/>")
+    found = read_tsnr(tmp_path, ["01", "02"])
+    assert found == {("sub-01_task-rest", "abc"): 55.5}
