@@ -128,7 +128,12 @@ def learn(dataset, model, tmp_path_factory):
         if "usable" not in scans:
             found = discover(options).runs
             scans["usable"] = prepare_scans(
-                found, loaded.grid, work / "store", n_workers=1, n_bits=8
+                found,
+                loaded.grid,
+                work / "store",
+                clip_length=loaded.clip_length,
+                n_workers=1,
+                n_bits=8,
             ).usable
         roots = list_table_roots([dataset])
         usable = scans["usable"]
