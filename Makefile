@@ -1,6 +1,7 @@
 # make demo   set everything up and run the main job on data made on the spot
 # make test   set everything up and run the tests
 # make containers  build the image for CPUs and test it; ENGINE, BUILD and BUILD_ARGS choose how
+# make usage       write docs/usage.md anew, from the parser
 # make boutiques   write boutiques.json anew, from the parser
 # make locks  write the lock files of the images anew
 # make bench  measure preparation and network; results in benchmarks/results/
@@ -38,6 +39,9 @@ containers: $(VENV)/installed-dev
 	$(BUILD) --file docker/Dockerfile --target cpu --tag $(IMAGE) $(BUILD_ARGS) .
 	NEUROSTORM_RUN="$(RUN)" NEUROSTORM_IMAGE=$(IMAGE) \
 	    $(BIN)/python -m pytest -m container tests/container
+
+usage: $(VENV)/installed
+	$(BIN)/python docs/usage.py
 
 boutiques: $(VENV)/installed
 	$(BIN)/neurostorm --bids-exec-spec > boutiques.new

@@ -88,12 +88,14 @@ OPTIONS: list[click.Parameter] = [
         help="Who is tested: everybody once, a part, each site in turn; or a TSV file with a "
         "column participant_id and one per fold. Always whole participants.",
     ),
-    _finetune("--n-folds", "n_folds", type=click.IntRange(min=2), help="[default: 5]"),
+    _finetune(
+        "--n-folds", "n_folds", type=click.IntRange(min=2), help="Parts of k-fold.  [default: 5]"
+    ),
     _finetune(
         "--held-out-share",
         "held_out_share",
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
-        help="[default: 0.2]",
+        help="Of the participants, who are tested with held-out.  [default: 0.2]",
     ),
     _finetune(
         "--group-column",

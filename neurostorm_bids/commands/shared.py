@@ -131,8 +131,8 @@ OPTIONS: list[click.Parameter] = [
         type=PrecisionChoice(tuple(PRECISIONS)),
         default="float32",
         show_default=True,
-        help="Of the network's products; bf16 is faster on recent GPUs and good to two or three "
-        "digits. Weights and outputs stay float32.",
+        help="Of the network's products; bf16 rounds them to two or three digits, and what it "
+        "saves depends on the device. Weights and outputs stay float32.",
         levels=COMPUTING,
     ),
     LevelOption(
