@@ -37,7 +37,7 @@ def plan(monkeypatch, tmp_path):
             if length:
                 nib.save(nib.Nifti1Image(np.zeros((2, 2, 2, length), np.int16), np.eye(4)), path)
             run = SimpleNamespace(path=path, label=str(i), cleaning=Cleaning())
-            jobs.append(Job(run, {0: ""}))
+            jobs.append(Job(run, {0: ""}, {}, {}))
         options = {"nprocs": 4, "omp_nthreads": 1, "device": "cpu", **options}
         return memory.plan_memory(
             jobs,
@@ -99,6 +99,7 @@ def test_a_long_run_needs_more_than_a_short_one_and_so_does_a_batch(plan):
     n_brain = min(48**3, memory.BRAIN_MM3 / 64)
     assert two - one == pytest.approx(990 * 4 * n_brain, rel=1e-3)
     assert memory.estimate_run_bytes(short, models, batch_size=4) - one >= 3 * 3 * CLIP_BYTES
+    assert memory.estimate_run_bytes(short, models, batch_size=1, gradients=True) > one
     cleaned = SimpleNamespace(path=long.path, cleaning=Cleaning(denoise="simple"))
     assert memory.estimate_run_bytes(cleaned, models, batch_size=1) > 1.5 * two
 
