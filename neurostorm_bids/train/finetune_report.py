@@ -18,6 +18,7 @@ from neurostorm_bids.page.html import (
 )
 from neurostorm_bids.train.baselines import MAIN_MEASURE
 from neurostorm_bids.train.finetune_pictures import draw_classification, draw_regression
+from neurostorm_bids.train.finetune_trust import show_trust
 from neurostorm_bids.train.seeds import format_spread, summarise_seeds
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def format_finetuning(found: Finetuning) -> str:
         _show_scores(found),
         _show_seeds(found) if len(found.rounds) > 1 else "",
         _show_picture(found),
+        show_trust(found),
         _show_people(found),
         _show_splits(found),
         format_section("Notes", format_paragraphs(*found.notes)) if found.notes else "",

@@ -136,6 +136,13 @@ def test_the_regions_of_the_baseline_and_how_to_get_others_are_told(age):
     assert "--atlas Schaefer2018:200Parcels7Networks downloads it" in report
 
 
+def test_the_coverage_that_was_found_and_the_novelty_are_told(age):
+    report = (age / "finetune.html").read_text()
+    assert "How far single predictions can be trusted" in report
+    assert "Coverage found" in report
+    assert "Novelty, the distance of a run from the training runs" in report
+
+
 def test_a_shuffled_target_stays_at_chance(call, tmp_path):
     assert call(tmp_path / "out", "--target", "shuffled") == 0
     scores = read_scores(tmp_path / "out", "shuffled_linear")
