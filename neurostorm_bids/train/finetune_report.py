@@ -138,7 +138,8 @@ def _show_scores(found: Finetuning) -> str:
             rows,
             caption="In brackets 95 % intervals, by resampling participants. All methods tested "
             "the same participants in the same splits. Chance: of a guess that knows only how "
-            "often each class, or which mean, occurs.",
+            "often each class, or which mean, occurs."
+            + (f" With the seed {found.rounds[0].seed}." if len(found.rounds) > 1 else ""),
         )
     ]
     if any(score.p_value is not None for score in model.scores.scores):
