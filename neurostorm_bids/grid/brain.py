@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -26,6 +26,18 @@ logger = logging.getLogger(__name__)
 
 MIN_BRAIN_COVERAGE = 0.8
 """Share of the brain mask that must lie in the field of view of the grid and of the run."""
+
+_CENTRE_MM = (0.0, -22.0, 9.5)
+"""Centre of the brain mask that nilearn has of the MNI152 template."""
+
+_MASKED_SHARE = (0.05, 0.6)
+"""Share of voxels that vary in a run of which only the brain was kept."""
+
+_NO_MEAN = 0.05
+"""Mean as a share of the mean absolute value, below which a series was demeaned."""
+
+_MAX_DISTANCE_MM = 25.0
+_VOLUME_LITRES = (0.5, 3.0)
 
 # A voxel of the grid may lie half-way between two voxels of a mask. Looking this far aside, in
 # millimetres of the world, decides for the same of the two whichever way the mask is stored.
@@ -89,7 +101,44 @@ def read_brain_mask(source: Path | SpatialImage) -> BrainMask:
     doubts = list(image.warnings)
     if inside.all():
         doubts.append("The brain mask marks every voxel of its image, background included.")
+    else:
+        doubts += _doubt_brain(inside, image.affine)
     return BrainMask(image.name, inside, image.affine, tuple(doubts))
+
+
+def _doubt_brain(inside: NDArray[np.bool_], affine: NDArray[np.float64]) -> list[str]:
+    """Compare place and size of a mask with those of a brain in an MNI space."""
+    doubts = []
+    centre = (affine @ [*np.argwhere(inside).mean(axis=0), 1])[:3]
+    distance_mm = float(np.linalg.norm(centre - _CENTRE_MM))
+    if distance_mm > _MAX_DISTANCE_MM:
+        doubts.append(
+            f"The centre of the brain mask is {distance_mm:.0f} mm from that of the MNI template: "
+            f"at {', '.join(f'{x:.0f}' for x in centre)} mm. Is the run in a standard space, as "
+            "its name says, and does the mask hold all of the brain?"
+        )
+    litres = float(inside.sum() * abs(np.linalg.det(affine[:3, :3]))) / 1e6
+    low, high = _VOLUME_LITRES
+    if not low <= litres <= high:
+        doubts.append(
+            f"The brain mask has a volume of {litres:.2g} l; a brain in an MNI space has 1.5 to 2."
+        )
+    return doubts
+
+
+def doubt_grid(brain: BrainMask, run: Volumes) -> list[str]:
+    """Compare the voxels of a mask with those of its run, which preprocessing makes the same."""
+    if brain.inside.shape == run.shape and np.allclose(brain.affine, run.affine, atol=1e-2):
+        return []
+    doubt = (
+        f"The brain mask has other voxels than the run ({_by(brain.inside.shape)} and "
+        f"{_by(run.shape)}): it was brought to the grid by its own affine. Does it belong to it?"
+    )
+    return [doubt]
+
+
+def _by(sizes: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sizes))
 
 
 def make_brain_mask(run: Volumes) -> BrainMask:
@@ -104,11 +153,24 @@ def make_brain_mask(run: Volumes) -> BrainMask:
 
     logger.info("Making a brain mask for %s", run.name)
     total = np.zeros(math.prod(run.shape), dtype=np.float64)
+    size = np.zeros_like(total)
+    first: NDArray[Any] | None = None
+    varies = np.zeros(math.prod(run.shape), dtype=np.bool_)
     with np.errstate(over="ignore", invalid="ignore"):
         for volume in run.read():
             total += volume
+            size += np.abs(volume)
+            first = volume.copy() if first is None else first
+            varies |= volume != first
         mean = (total / run.n_volumes).astype(np.float32)
     mean = np.nan_to_num(mean, posinf=0, neginf=0)
+    if _is_demeaned(mean, size / run.n_volumes, varies):
+        inside = varies.reshape(run.shape, order="F")
+        doubt = (
+            "No brain mask was given; the voxels that vary were taken, for the run has no mean and "
+            "is constant around them."
+        )
+        return BrainMask("made from the voxels that vary", inside, run.affine, (doubt,))
     image = nib.Nifti1Image(mean.reshape(run.shape, order="F"), run.affine)
     try:
         with warnings.catch_warnings():
@@ -124,6 +186,19 @@ def make_brain_mask(run: Volumes) -> BrainMask:
         "nilearn)."
     )
     return BrainMask("made from the mean over time", inside, run.affine, (doubt,))
+
+
+def _is_demeaned(
+    mean: NDArray[np.float32], size: NDArray[np.float64], varies: NDArray[np.bool_]
+) -> bool:
+    """Tell a run without means whose background is constant, as a denoised series may be.
+
+    `size` is the mean of the absolute values.
+    """
+    low, high = _MASKED_SHARE
+    if not low <= varies.mean() <= high:
+        return False
+    return bool(np.median(np.abs(mean[varies])) < _NO_MEAN * np.median(size[varies]))
 
 
 def place_brain_mask(

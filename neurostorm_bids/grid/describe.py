@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from neurostorm_bids.grid.spec import Size3
     from neurostorm_bids.grid.warp import Warp
 
+CONSTANT_TOLERANCE = 0.1
+"""Share of the brain voxels that may be constant without a word."""
+
 REPETITION_TIME_TOLERANCE = 0.01
 """Share of the sidecar's repetition time by which the header's may differ without a word."""
 
@@ -99,6 +102,17 @@ def doubt_values(finite: NDArray[np.bool_]) -> list[str]:
     doubt = (
         f"{n_dropped} of {len(finite)} brain voxels are NaN or infinite in some volume; they "
         "count as background."
+    )
+    return [doubt]
+
+
+def doubt_constant(n_constant: int, n_brain: int) -> list[str]:
+    """Tell how many brain voxels never change, where they are more than a few at the edge."""
+    if n_constant <= CONSTANT_TOLERANCE * n_brain:
+        return []
+    doubt = (
+        f"{n_constant} of {n_brain} brain voxels have the same value in every volume: the field of "
+        "view may not hold all of the brain, or the mask may be another run's."
     )
     return [doubt]
 

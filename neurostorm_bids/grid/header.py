@@ -57,6 +57,20 @@ def find_doubts(image: SpatialImage) -> tuple[str, ...]:
     return ("The header's sform and qform disagree about left and right; the sform was used.",)
 
 
+def doubt_scaling(header: Any) -> tuple[str, ...]:  # noqa: ANN401 - nibabel has no types
+    """Look at a header's scaling before nibabel does, which passes over a slope that is no number.
+
+    A slope of 0 or NaN means that values are not scaled (NIfTI-1), and is no reason to doubt.
+    """
+    try:
+        slope = float(header["scl_slope"])
+    except (KeyError, ValueError, TypeError):
+        return ()
+    if not math.isinf(slope):
+        return ()
+    return (f"The header's scl_slope is {slope}; the values were read without scaling.",)
+
+
 def find_repetition_time(image: SpatialImage) -> float:
     """Return the header's seconds between volumes; 0 where it has none."""
     header: Any = image.header

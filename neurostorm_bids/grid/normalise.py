@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MAX_NON_FINITE_SHARE = 0.1
 """Brain voxels with NaN or infinity, above which a run is unusable."""
 
+MAX_CONSTANT_SHARE = 0.5
+"""Brain voxels that never change, above which a run is unusable."""
+
 MIN_RELATIVE_SD = 1e-6
 """SD as a share of the mean, at and below which a series is constant but for rounding."""
 
@@ -66,6 +69,29 @@ def drop_non_finite(frames: Frames, *, name: str) -> NDArray[np.float32]:
     for t, frame in enumerate(frames.values):
         packed[t] = frame[frames.finite]
     return packed
+
+
+def count_constant(frames: NDArray[np.float32], *, name: str) -> int:
+    """Count brain voxels, frames of shape (T_source, n_brain), that never change.
+
+    Raises
+    ------
+    DataError
+        If they are so many that the mask cannot be that of the run.
+    """
+    varies = np.zeros(frames.shape[1], dtype=np.bool_)
+    for frame in frames[1:]:
+        varies |= frame != frames[0]
+        if varies.all():
+            return 0
+    n_constant = int(np.count_nonzero(~varies))
+    if MAX_CONSTANT_SHARE * len(varies) < n_constant < len(varies):
+        raise DataError(
+            f"{n_constant} of {len(varies)} brain voxels of {name} have the same value in every "
+            f"volume; expected at most {MAX_CONSTANT_SHARE:.0%}. Check that the brain mask belongs "
+            "to the run, and the run's field of view."
+        )
+    return n_constant
 
 
 def find_statistics(

@@ -16,7 +16,12 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from neurostorm_bids.errors import DataError, ReadError
-from neurostorm_bids.grid.header import find_doubts, find_repetition_time, read_affine
+from neurostorm_bids.grid.header import (
+    doubt_scaling,
+    find_doubts,
+    find_repetition_time,
+    read_affine,
+)
 from neurostorm_bids.inputs.files import check_readable
 
 if TYPE_CHECKING:
@@ -49,6 +54,7 @@ _DAMAGED_HEADER: tuple[type[Exception], ...] = (
     TypeError,
     ValueError,
 )
+_UNREADABLE: tuple[type[Exception], ...] = (*_DAMAGED_HEADER, OSError)
 
 
 class Stream(NamedTuple):
@@ -169,7 +175,7 @@ def open_volumes(source: Path | SpatialImage, *, name: str = "the image in memor
         n_volumes=math.prod(shape[3:]),
         affine=read_affine(image, name=name),
         repetition_time_s=find_repetition_time(image),
-        warnings=find_doubts(image),
+        warnings=(*find_doubts(image), *_doubt_scaling(source, image)),
     )
 
 
@@ -207,6 +213,17 @@ def _load(path: Path) -> SpatialImage:
     if not isinstance(image, nib.Nifti1Image):
         raise DataError(f"Expected a NIfTI file; found {type(image).__name__} in {path}.")
     return image
+
+
+def _doubt_scaling(source: Path | SpatialImage, image: SpatialImage) -> tuple[str, ...]:
+    """Read the header of a file again, for nibabel forgets its scaling."""
+    if not isinstance(source, Path) or not isinstance(image, nib.Nifti1Image):
+        return ()
+    try:
+        with _open_stream(source) as file:
+            return doubt_scaling(type(image.header).from_fileobj(file, check=False))
+    except _UNREADABLE:
+        return ()  # it was read once; what is wrong with the data is told when they are
 
 
 def _find_stream(image: SpatialImage) -> Stream | None:

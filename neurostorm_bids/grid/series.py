@@ -10,11 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurostorm_bids.errors import DataError, UsageError
-from neurostorm_bids.grid.brain import make_brain_mask, place_brain_mask, read_brain_mask
+from neurostorm_bids.grid.brain import (
+    doubt_grid,
+    make_brain_mask,
+    place_brain_mask,
+    read_brain_mask,
+)
 from neurostorm_bids.grid.censoring import Censoring
 from neurostorm_bids.grid.denoise import remove_regressors
-from neurostorm_bids.grid.describe import describe_steps, doubt_clock, doubt_space, doubt_values
-from neurostorm_bids.grid.normalise import drop_non_finite, find_statistics
+from neurostorm_bids.grid.describe import (
+    describe_steps,
+    doubt_clock,
+    doubt_constant,
+    doubt_space,
+    doubt_values,
+)
+from neurostorm_bids.grid.normalise import count_constant, drop_non_finite, find_statistics
 from neurostorm_bids.grid.read import open_volumes
 from neurostorm_bids.grid.resample import (
     build_interpolation,
@@ -205,6 +216,7 @@ def grid_run(
         islice(run.read(), n_dummy, None), interpolation, n_volumes=n_volumes
     )
     frames = drop_non_finite(resampled, name=run.name)
+    n_constant = count_constant(frames, name=run.name)
     denoising = None if nuisance is None else _denoise(frames, nuisance, cleaning)
     mask = brain.mask.copy()
     mask[brain.mask] = resampled.finite
@@ -224,7 +236,9 @@ def grid_run(
             *given.warnings,
             *doubt_clock(run.repetition_time_s, repetition_time_s),
             *(() if warp is not None else doubt_space(source_space, spec.space)),
+            *doubt_grid(given, run),
             *doubt_values(resampled.finite),
+            *doubt_constant(n_constant, frames.shape[1]),
             *(() if nuisance is None else nuisance.notes),
         ),
         clip_negatives=clip_negatives,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from neurostorm_bids.errors import DataError, MissingFileError, UsageError
 from neurostorm_bids.inputs.files import list_names, read_json_object
 from neurostorm_bids.inputs.names import BidsName, read_name
+from neurostorm_bids.inputs.voxels import read_header_time_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -74,7 +75,13 @@ def read_repetition_time(
         home = root if sidecar.is_relative_to(root) else raw_root
         metadata = read_json_object(sidecar, dataset_root=home)
         if "RepetitionTime" in metadata:
-            return _check_repetition_time(metadata["RepetitionTime"], sidecar)
+            try:
+                return _check_repetition_time(metadata["RepetitionTime"], sidecar)
+            except DataError as err:
+                in_header = read_header_time_s(bold)
+                if in_header is None:
+                    raise
+                raise DataError(f"{err} The header of {bold.name} says {in_header:g}.") from err
     listed = ", ".join(str(sidecar) for sidecar in sidecars)
     msg = f"No RepetitionTime in the JSON sidecars of {bold}: {listed}. Add it there, in seconds."
     raise DataError(msg)

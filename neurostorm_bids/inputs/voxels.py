@@ -31,6 +31,18 @@ def read_voxel_size_mm(image: Path) -> float | None:
     return volume ** (1 / 3) if math.isfinite(volume) and volume > 0 else None
 
 
+def read_header_time_s(image: Path) -> float | None:
+    """Read what a header takes for the seconds between volumes; None where it cannot be read."""
+    import nibabel as nib  # noqa: PLC0415 - discovery seldom looks into a file
+    from nibabel.filebasedimages import ImageFileError  # noqa: PLC0415
+
+    try:
+        zooms = nib.load(image).header.get_zooms()  # type: ignore[attr-defined]
+    except (ImageFileError, OSError, EOFError, AttributeError, ValueError, TypeError):
+        return None
+    return float(zooms[3]) if len(zooms) > 3 else None  # noqa: PLR2004 - X, Y, Z, T
+
+
 def differ_in_size(side_mm: float | None, wanted_mm: float | None) -> float:
     """Return how far a voxel's side is from the one wanted, as a factor's logarithm.
 

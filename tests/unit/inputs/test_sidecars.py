@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
+import nibabel as nib
+import numpy as np
 import pytest
 
 from neurostorm_bids.errors import DataError, MissingFileError, UsageError
@@ -131,3 +135,14 @@ def test_a_sidecar_that_was_not_fetched_is_named_with_the_command(bold, fmriprep
 def test_a_file_outside_the_dataset_is_an_error(bold, tmp_path):
     with pytest.raises(UsageError, match="does not lie in the dataset"):
         read_repetition_time(bold, dataset_root=tmp_path / "other")
+
+
+@pytest.mark.parametrize("value", [0, 2000, "2"])
+def test_a_wrong_repetition_time_is_told_beside_the_header_s(value, tmp_path):
+    bold = tmp_path / "sub-01_bold.nii.gz"
+    image = nib.Nifti1Image(np.zeros((2, 2, 2, 3), np.int16), np.eye(4))
+    image.header.set_zooms((1, 1, 1, 2.5))
+    nib.save(image, bold)
+    (tmp_path / "sub-01_bold.json").write_text(json.dumps({"RepetitionTime": value}))
+    with pytest.raises(DataError, match=rf"{value}.*The header of {bold.name} says 2\.5"):
+        read_repetition_time(bold, dataset_root=tmp_path)
