@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -227,3 +228,29 @@ def test_finetuning_reads_cleaned_runs(made, encoder, tmp_path, capsys):
     assert "No clip of sub-02" in message
     assert status in {1, 65}  # all tasks are the same: there is nothing to learn
     assert list(Path(output).rglob("store/**/*.safetensors"))
+
+
+def test_a_transform_between_spaces_is_used_told_and_part_of_the_configuration(
+    semireal, encoder, expected, tmp_path, monkeypatch
+):
+    home = tmp_path / "templateflow"
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(home))
+    output = tmp_path / "out"
+    assert call(semireal, output, encoder) == 0
+    assert any("it was used as it is" in one for one in read(output, end="json")["Warnings"])
+    folder = home / "tpl-MNI152NLin6Asym"
+    folder.mkdir(parents=True)
+    name = "tpl-MNI152NLin6Asym_from-MNI152NLin2009cAsym_mode-image_xfm.h5"
+    with h5py.File(folder / name, "w") as file:
+        for number, kind in enumerate(("CompositeTransform", "AffineTransform")):
+            part = file.create_group(f"TransformGroup/{number}")
+            part["TransformType"] = np.array([f"{kind}_double_3_3".encode()])
+        part["TransformParameters"] = np.array([*np.eye(3).ravel(), 0, 0, 6.0])
+        part["TransformFixedParameters"] = np.zeros(3)
+    assert call(semireal, output, encoder) == 0
+    sidecar = read(output, end="json")
+    assert not any("it was used as it is" in one for one in sidecar["Warnings"])
+    assert any(name in step for step in sidecar["PreparationSteps"])
+    assert not np.allclose(read(output), expected)
+    assert call(semireal, output, encoder, "--warp", "off") == 0
+    pd.testing.assert_frame_equal(read(output), expected)
