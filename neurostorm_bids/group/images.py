@@ -243,7 +243,7 @@ def _keep_known(clips: _Clips, known: pd.Index[str]) -> _Clips:
 
 
 def _read_table(result: Result) -> tuple[Floats, Floats, Floats]:
-    """Read onsets, durations and features (K, D) of a run's clips.
+    """Read onsets, durations and features (K, D) of a run's clips, of those that were read.
 
     Raises
     ------
@@ -262,7 +262,12 @@ def _read_table(result: Result) -> tuple[Floats, Floats, Floats]:
     columns = dict(read_tsv(table).columns)
     try:
         times = [np.array(columns.pop(name), dtype=np.float64) for name in ("onset", "duration")]
-        vectors = np.array(list(columns.values()), dtype=np.float64).T
+        # Clips with too many censored volumes were not read: their rows hold no numbers.
+        is_used = np.array(columns.pop("used", ["yes"] * len(times[0]))) == "yes"
+        columns.pop("censored_volumes", None)
+        kept = [np.array(cells)[is_used] for cells in columns.values()]
+        times = [values[is_used] for values in times]
+        vectors = np.array(kept, dtype=np.float64).T
     except (KeyError, ValueError) as err:
         raise DataError(f"{table.name} is no table of embeddings of clips: {err}.") from err
     if not (vectors.size and all(np.isfinite(values).all() for values in (*times, vectors))):
