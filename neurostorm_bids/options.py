@@ -92,6 +92,8 @@ class ParticipantOptions:
     run_fmriprep : preprocess a raw dataset first.
     fs_license_file : FreeSurfer's licence, which fMRIPrep needs.
     fmriprep_args : further arguments of fMRIPrep.
+    reports_only, boilerplate_only : run nothing; write the reports of participants, or the methods
+        text, anew from what is in the output folder.
     debug : keep absolute paths and tracebacks in the logs.
     call : its name, and the options as they were given.
     """
@@ -123,6 +125,8 @@ class ParticipantOptions:
     run_fmriprep: bool = False
     fs_license_file: Path | None = None
     fmriprep_args: tuple[str, ...] = ()
+    reports_only: bool = False
+    boilerplate_only: bool = False
     debug: bool = False
     call: Call = field(default_factory=Call, compare=False, repr=False)
 

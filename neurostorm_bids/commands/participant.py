@@ -133,6 +133,19 @@ OPTIONS: list[click.Parameter] = [
         help='Further arguments of fmriprep-docker or fMRIPrep, as in "--fs-no-reconall".',
         levels=["participant"],
     ),
+    LevelOption(
+        ["--reports-only"],
+        is_flag=True,
+        help="Run nothing; write sub-*.html anew from what is in OUTPUT_DIR.",
+        levels=["participant"],
+    ),
+    LevelOption(
+        ["--boilerplate-only"],
+        is_flag=True,
+        help="Run nothing; write the methods text, logs/CITATION.*, anew from what is in "
+        "OUTPUT_DIR.",
+        levels=["participant"],
+    ),
 ]
 
 

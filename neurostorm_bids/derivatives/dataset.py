@@ -66,7 +66,7 @@ def check_output_dir(
                 f"The output folder {output_dir} lies in the input dataset {root}, which is never "
                 f"written to. Name a folder outside, or {root / 'derivatives' / 'neurostorm'}."
             )
-    _read_description(output_dir)
+    read_dataset_description(output_dir)
     parent = next(path for path in (output, *output.parents) if path.exists())
     if not parent.is_dir():
         raise OutputError(
@@ -106,9 +106,9 @@ def write_dataset_files(
     with explain_write_errors(output_dir):
         output_dir.mkdir(parents=True, exist_ok=True)
     today = datetime.now(tz=UTC).date()
-    with _locked(output_dir):
+    with lock_dataset(output_dir):
         remove_leftovers(output_dir)
-        existing = _read_description(output_dir)
+        existing = read_dataset_description(output_dir)
         description = describe_dataset(existing, output_dir=output_dir, datasets=datasets)
         texts = {
             DESCRIPTION: format_json(description),
@@ -128,7 +128,7 @@ def write_dataset_files(
 
 
 @contextmanager
-def _locked(output_dir: Path) -> Iterator[None]:
+def lock_dataset(output_dir: Path) -> Iterator[None]:
     """Hold the lock of an output folder; the system releases it when the process dies."""
     lock = FileLock(output_dir / LOCK, timeout=LOCK_TIMEOUT_S, mode=0o664)
     with explain_write_errors(output_dir / LOCK):
@@ -157,7 +157,7 @@ def _read(path: Path) -> str | None:
         ) from err
 
 
-def _read_description(output_dir: Path) -> dict[str, Any]:
+def read_dataset_description(output_dir: Path) -> dict[str, Any]:
     """Return our own dataset_description.json, empty if there is none; refuse anybody else's."""
     path = output_dir / DESCRIPTION
     text = _read(path) if output_dir.is_dir() else None

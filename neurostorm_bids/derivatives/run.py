@@ -20,6 +20,7 @@ from neurostorm_bids.derivatives.tables import (
     tabulate_predictions,
 )
 from neurostorm_bids.derivatives.texts import format_json
+from neurostorm_bids.derivatives.versions import list_versions
 from neurostorm_bids.grid.censoring import MAX_CENSORED_SHARE
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ def describe_source(
         "Sources": _list_sources(run),
         "SoftwareName": "neurostorm-bids",
         "SoftwareVersion": __version__,
+        "SoftwareEnvironment": list_versions(),
         "ConfigurationHash": configuration_hash,
         "Grid": series.spec.to_dict(),
         "SourceRepetitionTime": series.source_repetition_time_s,

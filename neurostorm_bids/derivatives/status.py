@@ -88,6 +88,7 @@ def write_status(
     bids_dir: Path,
     datasets: Sequence[SourceDataset],
     debug: bool = False,
+    is_whole: bool = True,
 ) -> list[Path]:
     """Write what a call did, and return the paths of the files.
 
@@ -99,6 +100,8 @@ def write_status(
     ----------
     call : its name and its options.
     debug : keep absolute paths; otherwise known folders are named and others cut.
+    is_whole : these are all runs of the call so far; otherwise only the participants' own files are
+        written, and the call's are not.
     """
     known_folders = list_known_folders(output_dir, bids_dir, datasets)
 
@@ -107,10 +110,10 @@ def write_status(
 
     options = conceal_configuration(call, output_dir=output_dir, bids_dir=bids_dir, debug=debug)
     logs = output_dir / "logs" / call.run_uuid
-    texts = {
-        logs / CONFIGURATION: format_configuration(call, options),
-        logs / "status.tsv": format_table(_tabulate(statuses, conceal)),
-    }
+    texts: dict[Path, str] = {}
+    if is_whole:
+        texts[logs / CONFIGURATION] = format_configuration(call, options)
+        texts[logs / "status.tsv"] = format_table(_tabulate(statuses, conceal))
     of_participant: dict[str, list[RunStatus]] = {}
     for status in statuses:
         of_participant.setdefault(status.participant, []).append(status)

@@ -102,10 +102,41 @@ def _name_script(program: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
-def format_section(title: str, *parts: str) -> str:
-    """Return a section of parts that are HTML already."""
+def format_section(title: str, *parts: str, anchor: str = "") -> str:
+    """Return a section of parts that are HTML already.
+
+    Parameters
+    ----------
+    anchor : for `format_contents` to lead to.
+    """
     content = "\n".join(part for part in parts if part)
-    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>"
+    name = f' id="{escape(anchor)}"' if anchor else ""
+    return f"<section{name}>\n<h2>{escape(title)}</h2>\n{content}\n</section>"
+
+
+def format_contents(titles: Mapping[str, str]) -> str:
+    """Return links to the sections of a page: their titles by anchor."""
+    items = "\n".join(
+        f'<li><a href="#{escape(anchor)}">{escape(title)}</a></li>'
+        for anchor, title in titles.items()
+    )
+    return f'<nav aria-label="Contents">\n<ul>\n{items}\n</ul>\n</nav>'
+
+
+def format_heading(title: str) -> str:
+    """Return a heading within a section."""
+    return f"<h3>{escape(title)}</h3>"
+
+
+def format_list(texts: Iterable[str]) -> str:
+    """Return a list with an item for each text."""
+    items = "\n".join(f"<li>{escape(text)}</li>" for text in texts)
+    return f"<ul>\n{items}\n</ul>"
+
+
+def format_verbatim(text: str, *, label: str) -> str:
+    """Return text as it is, such as a traceback, that can be scrolled by keyboard."""
+    return f'<pre tabindex="0" role="region" aria-label="{escape(label)}">{escape(text)}</pre>'
 
 
 def format_paragraphs(*texts: str) -> str:
@@ -167,16 +198,17 @@ def format_table(
     )
 
 
-def format_picture(png: bytes, *, alt: str, caption: str) -> str:
+def format_picture(image: bytes, *, alt: str, caption: str, media: str = "image/png") -> str:
     """Return a picture that is part of the page.
 
     Parameters
     ----------
-    png : the picture.
+    image : the picture; scripts in an SVG do not run.
     alt : what it shows, for those who cannot see it.
     caption : how to read it.
+    media : its type.
     """
-    source = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+    source = f"data:{escape(media)};base64,{base64.b64encode(image).decode('ascii')}"
     return (
         f'<figure>\n<img src="{source}" alt="{escape(alt)}">\n'
         f"<figcaption>{escape(caption)}</figcaption>\n</figure>"

@@ -11,12 +11,12 @@ from neurostorm_bids.derivatives import (
     check_distinct,
     check_output_dir,
     write_dataset_files,
-    write_status,
 )
 from neurostorm_bids.errors import UsageError
 from neurostorm_bids.inputs import discover as discover_runs
 from neurostorm_bids.participant.jobs import plan_jobs
 from neurostorm_bids.participant.models import load_models
+from neurostorm_bids.participant.reports import Reporter, rebuild_reports, report_missing
 from neurostorm_bids.participant.work import run_jobs
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def run_participant_level(options: ParticipantOptions) -> int:
         0 when all is done or was done before, 1 when some runs failed; when every run failed for
         the same kind of reason, the exit status of that reason.
     """
+    if options.reports_only or options.boilerplate_only:
+        return rebuild_reports(options)
     if not options.models:
         raise UsageError(
             "No model is given. Give --model with a model folder, a published .ckpt file, "
@@ -64,19 +66,16 @@ def run_participant_level(options: ParticipantOptions) -> int:
             participants=discovery.participants,
             models=load_models(options),
         )
+        reporter = Reporter(jobs, statuses, options, datasets)
         try:
             for status in run_jobs(jobs, options):
-                statuses.append(status)
                 _log_status(status)
+                reporter.add(status)
         finally:
-            write_status(
-                options.output_dir,
-                statuses,
-                call=options.call,
-                bids_dir=options.bids_dir,
-                datasets=datasets,
-                debug=options.debug,
-            )
+            reporter.close()
+        statuses = reporter.statuses
+    else:
+        report_missing(options, statuses)
     return summarise(statuses, options)
 
 

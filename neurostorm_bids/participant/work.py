@@ -112,6 +112,9 @@ def _run_in_processes(
 
 def _predict_and_write(job: Job, options: ParticipantOptions, *, progress: bool) -> tuple[str, ...]:
     """Do the work of one run; models that read the same grid share the series."""
+    # matplotlib takes a moment, and a call that only lists what it would do draws nothing.
+    from neurostorm_bids.report.figures import write_run_figures  # noqa: PLC0415
+
     models = load_models(options)
     names = name_outputs(models)
     run = job.run
@@ -123,6 +126,7 @@ def _predict_and_write(job: Job, options: ParticipantOptions, *, progress: bool)
             value = job.resampled[grid]
             write_resampled(options.output_dir, run, series, configuration_hash=value)
             warnings += series.warnings
+        is_first = True
         for i in todo:
             if models[i].grid != grid:
                 continue
@@ -152,6 +156,15 @@ def _predict_and_write(job: Job, options: ParticipantOptions, *, progress: bool)
                     batch_size=job.batch_size or options.batch_size,
                     configuration_hash=job.attributions[i],
                 )
+            warnings += write_run_figures(
+                options.output_dir,
+                run,
+                prediction,
+                model=models[i],
+                names=names[i],
+                with_series=is_first,
+            )
+            is_first = False
     if job.connectivity is not None:
         warnings += write_connectivity_of(run, options, configuration_hash=job.connectivity)
     return tuple(dict.fromkeys(warnings))

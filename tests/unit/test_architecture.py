@@ -32,6 +32,7 @@ MAY_IMPORT = {
         "predict",
         "attribute",
     },
+    "report": {"inputs", "grid", "model", "pretrained", "predict", "derivatives", "page"},
     "retrieval": {"inputs", "train"},
     "call": set(),
     "options": {"call", "inputs"},
@@ -45,6 +46,7 @@ MAY_IMPORT = {
         "derivatives",
         "connectivity",
         "options",
+        "report",
     },
     "arguments": set(),
     "train": {

@@ -1,0 +1,134 @@
+"""When reports are written: for each participant as their last run ends, and again on request."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from neurostorm_bids.derivatives import check_output_dir, write_status
+from neurostorm_bids.derivatives.dataset import read_dataset_description
+from neurostorm_bids.errors import SelectionError, UserError
+from neurostorm_bids.inputs.scan import list_participants
+from neurostorm_bids.inputs.selection import choose_participants
+from neurostorm_bids.report.boilerplate import write_boilerplate
+from neurostorm_bids.report.participant import write_participant_report
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from neurostorm_bids.derivatives import RunStatus
+    from neurostorm_bids.inputs import SourceDataset
+    from neurostorm_bids.options import ParticipantOptions
+    from neurostorm_bids.participant.jobs import Job
+
+logger = logging.getLogger(__name__)
+
+
+class Reporter:
+    """Writes what became of the runs of a call, and a participant's report when they are done.
+
+    Parameters
+    ----------
+    jobs : what is to be done.
+    settled : what is known of other runs.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        settled: Sequence[RunStatus],
+        options: ParticipantOptions,
+        datasets: Sequence[SourceDataset],
+    ) -> None:
+        self.statuses = list(settled)
+        self._options = options
+        self._datasets = datasets
+        self._n_left = Counter(job.run.participant for job in jobs)
+        self._own: dict[str, list[RunStatus]] = {}
+        for status in settled:
+            self._own.setdefault(status.participant, []).append(status)
+        self._reported: set[str] = set()
+
+    def add(self, status: RunStatus) -> None:
+        """Take note of a run that ended; report on its participant if it was their last."""
+        self.statuses.append(status)
+        participant = status.participant
+        self._own.setdefault(participant, []).append(status)
+        self._n_left[participant] -= 1
+        if self._n_left[participant] <= 0:
+            self._write_status(self._own[participant], is_whole=False)
+            self._report(participant)
+
+    def close(self) -> None:
+        """Write the status of the call, the reports that are missing, and the methods text."""
+        self._write_status(self.statuses, is_whole=True)
+        for participant in self._own:
+            if participant not in self._reported:
+                self._report(participant)
+        try:
+            write_boilerplate(self._options.output_dir, self._own)
+        except SelectionError as err:
+            logger.debug("No methods text: %s", err)
+        except Exception as err:  # noqa: BLE001 - the results are there
+            logger.warning("The methods text could not be written: %s", err)
+
+    def _write_status(self, statuses: Sequence[RunStatus], *, is_whole: bool) -> None:
+        options = self._options
+        write_status(
+            options.output_dir,
+            statuses,
+            call=options.call,
+            bids_dir=options.bids_dir,
+            datasets=self._datasets,
+            debug=options.debug,
+            is_whole=is_whole,
+        )
+
+    def _report(self, participant: str) -> None:
+        self._reported.add(participant)
+        report(self._options, participant)
+
+
+def report(options: ParticipantOptions, participant: str) -> bool:
+    """Write a participant's report; whatever goes wrong is logged. Return whether it is there."""
+    try:
+        write_participant_report(options.output_dir, participant)
+    except Exception as err:
+        logger.warning("The report of sub-%s could not be written: %s", participant, err)
+        logger.debug("The failure", exc_info=True)
+        return False
+    return True
+
+
+def report_missing(options: ParticipantOptions, statuses: Sequence[RunStatus]) -> None:
+    """Write the reports that a call which was killed did not come to."""
+    finished = dict.fromkeys(one.participant for one in statuses if one.state == "skipped")
+    for participant in finished:
+        if not (options.output_dir / f"sub-{participant}.html").exists():
+            report(options, participant)
+
+
+def rebuild_reports(options: ParticipantOptions) -> int:
+    """Write reports or the methods text from what is on the disk; return the exit status.
+
+    Raises
+    ------
+    SelectionError
+        If there are no results, or the filters leave nobody.
+    """
+    output_dir = options.output_dir
+    check_output_dir(output_dir, bids_dir=options.bids_dir)
+    if not (output_dir.is_dir() and read_dataset_description(output_dir)):
+        raise SelectionError(
+            f"There are no results in {output_dir} to report on. Run the participant level first."
+        )
+    failed = 0
+    if options.reports_only:
+        labels = choose_participants(list_participants(output_dir), options.selection)
+        for label in labels:
+            failed += not report(options, label)
+        logger.info("%d report(s) written, %d failed", len(labels) - failed, failed)
+    if options.boilerplate_only:
+        write_boilerplate(output_dir)
+    return int(failed > 0) * UserError.exit_status
