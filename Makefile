@@ -4,7 +4,7 @@
 # make usage       write docs/usage.md anew, from the parser
 # make boutiques   write boutiques.json anew, from the parser
 # make locks  write the lock files of the images anew
-# make bench  measure preparation and network; results in benchmarks/results/
+# make bench  measure preparation, network and bookkeeping; results in benchmarks/results/
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -29,6 +29,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/preparation.py --out benchmarks/results/preparation.json
 	$(BIN)/python benchmarks/backbone.py --out benchmarks/results/backbone.json
 	$(BIN)/python benchmarks/store.py --out benchmarks/results/store.json
+	$(BIN)/python benchmarks/bookkeeping.py --out benchmarks/results/bookkeeping.json
 
 ENGINE ?= docker
 BUILD ?= $(ENGINE) build
