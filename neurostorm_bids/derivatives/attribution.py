@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +36,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SUFFIXES = {"dseg", "probseg"}
+_PLACES = {"tpl", "space", "cohort", "res"}  # entities of where an atlas lies
+_KINDS = {"atlas", "seg", "desc"}
+
 _METHODS = {
     "occlusion": "Occlusion: output of the clip minus its output with the region replaced by the "
     "baseline in all volumes; positive where the region raises the output.",
@@ -50,10 +53,16 @@ _METHODS = {
 
 
 def label_atlas(name: str) -> str:
-    """Return the ``atlas-`` label of an atlas: of a BIDS file name its atlas and desc, else all."""
-    entities = dict(re.findall(r"(?:^|_)([a-z]+)-([A-Za-z0-9]+)", name))
-    known = [entities[key] for key in ("atlas", "seg", "desc") if key in entities]
-    return make_label(" ".join(known) or name, fallback="atlas")
+    """Return the ``atlas-`` label of an atlas; of a BIDS file name only what tells atlases apart.
+
+    ``tpl-X_res-02_atlas-Schaefer2018_desc-200Parcels_dseg`` becomes ``Schaefer2018200Parcels``.
+    """
+    words = []
+    for part in name.split("_"):
+        key, dash, value = part.partition("-")
+        if part not in _SUFFIXES and not (dash and key in _PLACES):
+            words.append(value if dash and key in _KINDS else part)
+    return make_label(" ".join(words) or name, fallback="atlas")
 
 
 def is_attributed(

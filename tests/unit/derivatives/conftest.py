@@ -56,7 +56,13 @@ def _make_model(name: str = "base", *, target=None, sha256: str = "ab" * 32):
     provenance = SimpleNamespace(
         name=name, sha256=sha256, source=f"{name}.ckpt", format="published", notes=()
     )
-    return SimpleNamespace(provenance=provenance, target=target, grid=GRID, clip_length=CLIP_LENGTH)
+    return SimpleNamespace(
+        provenance=provenance,
+        target=target,
+        grid=GRID,
+        clip_length=CLIP_LENGTH,
+        precision="float32",
+    )
 
 
 def _make_prediction(target=None, *, n_volumes: int = 50, seed: int = 0):

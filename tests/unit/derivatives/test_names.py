@@ -137,3 +137,12 @@ def test_the_same_run_of_two_datasets_is_a_mistake(make_run, make_dataset):
     runs = [make_run(OUT, dataset=make_dataset(OUT, name)) for name in ("one", "two")]
     with pytest.raises(UsageError, match=r"of two and .* of one would be written to the same file"):
         check_distinct(OUT, runs)
+
+
+def test_attributions_are_called_after_the_target_or_the_reconstruction(make_model, sex):
+    (alone,) = name_outputs([make_model(target=sex)])
+    assert alone.attribution == "sex"
+    (decoder,) = name_outputs([make_model()])
+    assert decoder.attribution == "reconstruction"
+    several = name_outputs([make_model("a", sha256="aa" * 32), make_model("b", target=sex)])
+    assert [names.attribution for names in several] == ["reconstructionA", "sex"]

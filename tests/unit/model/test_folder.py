@@ -73,6 +73,23 @@ def test_an_autoencoder_comes_back_with_its_decoder(
     assert_equal(read_model_folder(tmp_path / "model"), checkpoint)
 
 
+def test_the_mask_of_an_autoencoder_is_kept(tmp_path, publish, tiny_autoencoder_state, tiny_hyper):
+    hyper = {**tiny_hyper, "pretraining": True, "spatial_mask": "atlas", "time_mask": "tube"}
+    path = publish(state=tiny_autoencoder_state, hyper=hyper)
+    checkpoint = replace(read_published(path), grid=GRID)
+    assert checkpoint.mask_scheme == "atlas/tube"
+    write_model_folder(tmp_path / "model", checkpoint)
+    assert read_model_folder(tmp_path / "model").mask_scheme == "atlas/tube"
+    rewrite(tmp_path / "model", mask="sphere/once")
+    with pytest.raises(DataError, match="as mask of a pretrained model"):
+        read_model_folder(tmp_path / "model")
+
+
+def test_a_folder_without_a_decoder_names_no_mask(written):
+    assert "mask" not in json.loads((written / "config.json").read_text())
+    assert read_model_folder(written).mask_scheme is None
+
+
 def test_the_source_of_the_weights_is_kept(checkpoint, written):
     provenance = read_model_folder(written).provenance
     assert provenance.name == provenance.source == "model"
