@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from neurostorm_bids.commands.levels import LevelOption
-from neurostorm_bids.commands.shared import PATH, named_path, take_selection
+from neurostorm_bids.commands.shared import MODELS_RUN, PATH, named_path, take_selection
 
 OPTIONS: list[click.Parameter] = [
     LevelOption(
@@ -43,6 +43,7 @@ def run(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parame
     """Run the level with click's parameters and return the exit status."""
     from neurostorm_bids.group import GroupOptions, TargetChoice
 
+    given["models"] = click.get_current_context().meta.get(MODELS_RUN, given["models"])
     options = GroupOptions(
         selection=take_selection(given),
         derivatives=tuple(named_path(value) for value in given.pop("derivatives")),

@@ -13,6 +13,7 @@ import click
 from neurostorm_bids.commands.levels import LevelOption
 from neurostorm_bids.commands.shared import (
     COUNT,
+    MODELS_RUN,
     PATH,
     named_path,
     parse_batch_size,
@@ -180,7 +181,18 @@ def run(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parame
     if dry_run:
         print_plan(discover(options), options.bids_dir)
         return 0
-    return run_participant_level(options)
+    status = run_participant_level(options)
+    _keep_checksums(options)
+    return status
+
+
+def _keep_checksums(options: ParticipantOptions) -> None:
+    """Tell a group level of the same call which models ran: it knows them by checksum only."""
+    from neurostorm_bids.participant.models import load_models
+
+    models = load_models(options) if options.models else ()
+    checksums = tuple(model.provenance.sha256 for model in models)
+    click.get_current_context().meta[MODELS_RUN] = checksums
 
 
 def _read_memory(text: str | None, megabytes: int | None) -> int | None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 COMPUTING = ("participant", "pretrain", "finetune")
 PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed"}
 """What `--precision` takes, and what Lightning calls it."""
+MODELS_RUN = "neurostorm.models"
+"""Under this name a call keeps the checksums of the models that its participant level ran."""
 COUNT = click.IntRange(min=1)
 PATH = click.Path(path_type=Path)
 

@@ -77,6 +77,14 @@ def test_the_group_level_writes_what_it_promises_and_changes_nothing_else(study)
     assert {name: after[name] for name in before} == before
 
 
+def test_a_call_of_both_levels_reads_the_models_that_it_ran(study):
+    options = ["--model", str(study / "models" / "demo-age"), "--participant-label", "01"]
+    write_models(study / "models")
+    call = [str(study / "fmriprep"), str(study / "out"), "participant", "group", *options]
+    assert main(call) == 0
+    assert len(read(study, "phenotype/neurostorm_age.tsv")) == 1
+
+
 def test_two_calls_write_the_same(study):
     assert call(study) == 0
     first = hash_tree(study / "out")
