@@ -51,12 +51,14 @@ def add_shuffled_columns(raw: Path, *, seed: int) -> None:
 
 
 def copy_with_shuffled_events(raw: Path, copy: Path, *, seed: int) -> None:
-    """Copy a raw dataset without its derivatives; the conditions of each run change places."""
+    """Copy a raw dataset without its derivatives; the blocks of each run change places."""
     shutil.copytree(raw, copy, ignore=shutil.ignore_patterns("derivatives"))
     generator = np.random.default_rng(seed)
     for path in sorted(copy.glob("sub-*/**/*_events.tsv")):
         events = pd.read_csv(path, sep="\t")
-        events["trial_type"] = generator.permutation(events["trial_type"])
+        order = generator.permutation(len(events))
+        for column in ("trial_type", "stim_file"):
+            events[column] = events[column].to_numpy()[order]
         write_table(path, events)
 
 

@@ -19,15 +19,13 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from benchmarks.cohort import write_cohort
 from benchmarks.controls import (
-    SHUFFLED,
     add_shuffled_columns,
     copy_with_exchanged_sessions,
     copy_with_shuffled_events,
@@ -35,101 +33,20 @@ from benchmarks.controls import (
     write_blocks,
 )
 from benchmarks.machine import describe_machine
-from benchmarks.planted import CohortPlan
+from benchmarks.questions import FULL, REST, SHORT
 from neurostorm_bids.cli import main as neurostorm
+
+if TYPE_CHECKING:
+    from benchmarks.questions import Plan, Question
 
 MODEL, CONNECTIVITY, CONFOUNDS = "the model", "functional connectivity", "confounds only"
 MEASURES = ("auroc", "r2")
 ENCODER = Path("models", "tiny_mae_window-random")
 PRETRAIN = ("--preset", "tiny", "--batch-size", "2", "--learning-rate", "2e-3")
-SESSION_1, REST = ("--session-id", "1"), ("--task-id", "rest")
+ATLAS, PREPROCESSED = "blocks.nii.gz", Path("cohort", "derivatives", "fmriprep")
+WHO, WHICH = "who is this", "which image was seen"
+NO_MODELS = shutil.ignore_patterns(".work", "group*", "models", "finetune*")
 SEED = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """What is asked of the finetune level.
-
-    Attributes
-    ----------
-    use : what it stands for.
-    target : as `--target` takes it.
-    select : options that say which runs are read.
-    control : the target whose truth was shuffled; None for the same one, read from `control_raw`.
-    control_raw : the dataset that the control is read from, below the working folder.
-    control_select : as `select`, of the control; None for the same.
-    has_control : whether the control is asked for.
-    """
-
-    use: str
-    target: str
-    select: tuple[str, ...] = REST
-    control: str | None = None
-    control_raw: str = "cohort"
-    control_select: tuple[str, ...] | None = None
-    has_control: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How much is done.
-
-    Attributes
-    ----------
-    cohort : its sizes.
-    pretrain : options of the pretraining.
-    questions : of the finetune level.
-    n_swapped : participants whose tasks are shuffled.
-    reidentifies : whether people are looked for across sessions.
-    """
-
-    cohort: CohortPlan = field(default_factory=CohortPlan)
-    pretrain: tuple[str, ...]
-    questions: tuple[Question, ...]
-    n_swapped: int = 0
-    reidentifies: bool = False
-
-
-def _ask(use: str, target: str) -> Question:
-    return Question(use=use, target=target, control=f"{target}{SHUFFLED}")
-
-
-AGE = _ask("age and sex", "age")
-SITE_ONLY = _ask("only the site", "referral")
-HALF = ("--participant-label", *(f"{number:02d}" for number in range(1, 21)))
-FULL = Plan(
-    pretrain=("--max-steps", "400", "--evaluate-every", "200"),
-    questions=(
-        AGE,
-        _ask("age and sex", "sex"),
-        _ask("any phenotype", "memory_score"),
-        _ask("diagnosis", "diagnosis"),
-        Question(
-            use="task or state",
-            target="task",
-            select=SESSION_1,
-            control_raw="swapped",
-            control_select=(),
-        ),
-        Question(
-            use="task or state",
-            target="trial_type",
-            select=("--task-id", "blocks", *SESSION_1, *HALF),
-            control_raw="events",
-        ),
-        SITE_ONLY,
-    ),
-    n_swapped=20,
-    reidentifies=True,
-)
-SHORT = Plan(
-    cohort=CohortPlan(n_participants=24, n_sessions=1),
-    pretrain=(
-        *("--max-steps", "4", "--evaluate-every", "4"),
-        *("--participant-label", "01", "02", "03", *REST),
-    ),
-    questions=(AGE, replace(SITE_ONLY, has_control=False)),
-)
 
 
 def run(plan: Plan, folder: Path) -> dict[str, Any]:
@@ -141,14 +58,15 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
     """
     asked = _Asker(folder)
     prepare(plan, folder)
-    asked.call("cohort", "out", "pretrain", *PRETRAIN, *plan.pretrain)
+    weights = ENCODER / "model.safetensors"
+    asked.call("cohort", "out", "pretrain", *PRETRAIN, *plan.pretrain, makes=weights)
     rows = []
     for question in plan.questions:
         rows += asked.finetune(question, is_control=False)
         if question.has_control:
             rows += asked.finetune(question, is_control=True)
-    if plan.reidentifies:
-        rows += asked.reidentify()
+    if plan.retrieves:
+        rows += asked.retrieve()
     return {"commands": asked.commands, "rows": rows}
 
 
@@ -157,18 +75,18 @@ def prepare(plan: Plan, folder: Path) -> None:
     done = folder / "cohort.json"
     if done.exists() and done.read_text(encoding="utf-8") == repr(plan):
         return
-    for name in ("cohort", "events", "swapped", "out", "work", "exchanged"):
+    for name in ("cohort", "events", "swapped", "out", "controls", "work"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("exchanged", "images", "images-shuffled"):
         shutil.rmtree(folder / name, ignore_errors=True)
     raw = folder / "cohort"
     cohort = write_cohort(raw, plan.cohort)
     add_shuffled_columns(raw, seed=SEED)
-    write_blocks(folder / "blocks.nii.gz")
+    write_blocks(folder / ATLAS)
     if plan.n_swapped:
         copy_with_shuffled_events(raw, folder / "events", seed=SEED)
         people = cohort.participants["participant_id"].tolist()[: plan.n_swapped]
-        copy_with_shuffled_tasks(
-            raw / "derivatives" / "fmriprep", folder / "swapped", people, seed=SEED
-        )
+        copy_with_shuffled_tasks(folder / PREPROCESSED, folder / "swapped", people, seed=SEED)
     done.write_text(repr(plan), encoding="utf-8")
 
 
@@ -179,18 +97,20 @@ class _Asker:
         self.folder = folder
         self.commands: list[str] = []
 
-    def call(self, raw: str, output: str, level: str, *options: str) -> Path:
-        """Call the command; return the output folder."""
-        fixed = [*options, "--device", "cpu", "--nprocs", "1"] if level != "group" else [*options]
+    def call(
+        self, raw: str, output: str, level: str, *options: str, makes: Path | None = None
+    ) -> Path:
+        """Call the command, unless what it makes is there; return the output folder."""
+        given = [*options] if level == "group" else [*options, "--device", "cpu", "--nprocs", "1"]
         if level in {"pretrain", "finetune"}:
-            fixed += ["--work-dir", str(self.folder / "work")]
-        paths = [str(self.folder / raw), str(self.folder / output)]
-        told = " ".join(["neurostorm", *paths, level, *fixed])
-        self.commands.append(told.replace(f"{self.folder}{os.sep}", ""))
-        status = neurostorm([*paths, level, *fixed])
-        if status:
+            given += ["--work-dir", str(self.folder / "work")]
+        argv = [str(self.folder / raw), str(self.folder / output), level, *given]
+        self.commands.append(" ".join(["neurostorm", *argv]).replace(f"{self.folder}{os.sep}", ""))
+        place = self.folder / output
+        is_there = makes is not None and (place / makes).exists()
+        if not is_there and (status := neurostorm(argv)):
             raise SystemExit(f"Exit status {status} of: {self.commands[-1]}")
-        return self.folder / output
+        return place
 
     def finetune(self, question: Question, *, is_control: bool) -> list[dict[str, Any]]:
         """Ask a question, or its control; return a row for each method."""
@@ -198,43 +118,64 @@ class _Asker:
         if is_control:
             target, raw = question.control or target, question.control_raw
             select = select if question.control_select is None else question.control_select
-        output = "controls" if is_control else "out"
         options = ["--target", target, "--model", str(self.folder / "out" / ENCODER), *select]
-        options += ["--atlas", str(self.folder / "blocks.nii.gz")]
+        options += ["--atlas", str(self.folder / ATLAS)]
         if raw == "events":
-            options += ["-d", f"fmriprep={self.folder / 'cohort' / 'derivatives' / 'fmriprep'}"]
+            options += ["-d", f"fmriprep={self.folder / PREPROCESSED}"]
         if raw != "swapped":  # a dataset of derivatives alone has no table of sites
             options += ["--site-column", "site"]
-        place = self.call(raw, output, "finetune", *options)
-        path = place / "finetune" / f"{target.replace('_', '-')}_linear" / "scores.json"
-        found = json.loads(path.read_text(encoding="utf-8"))
+        scores = Path("finetune", f"{target.replace('_', '-')}_linear", "scores.json")
+        output = "controls" if is_control else "out"
+        place = self.call(raw, output, "finetune", *options, makes=scores)
         return [
             _describe(question.use, question.target, one["name"], score, is_control=is_control)
             | {
                 "n_participants": one["scores"]["n_participants"],
                 "is_beaten_by_the_model": one["is_beaten_by_the_model"],
             }
-            for one in found["methods"]
+            for one in json.loads((place / scores).read_text(encoding="utf-8"))["methods"]
             for score in one["scores"]["scores"]
             if score["name"] in MEASURES and one["name"] != "guess"
         ]
 
-    def reidentify(self) -> list[dict[str, Any]]:
-        """Look for people across sessions, then where second sessions have changed owners."""
-        output = self.call(
-            "cohort", "out", "participant", "--model", str(self.folder / "out" / ENCODER), *REST
-        )
-        shutil.rmtree(self.folder / "exchanged", ignore_errors=True)
-        copy_with_exchanged_sessions(output, self.folder / "exchanged", "ses-2")
-        rows = []
+    def retrieve(self) -> list[dict[str, Any]]:
+        """Look for people across sessions, and for images; each also where owners have changed."""
+        options = ["--model", str(self.folder / "out" / ENCODER)]
+        options += ["--connectivity", str(self.folder / ATLAS)]
+        output = self.call("cohort", "out", "participant", *options)
+        if not (self.folder / "exchanged").exists():
+            copy_with_exchanged_sessions(output, self.folder / "exchanged", "ses-2")
+            shutil.copytree(output, self.folder / "images", ignore=NO_MODELS)
+            shutil.copytree(output, self.folder / "images-shuffled", ignore=NO_MODELS)
+        people, seen = [], []
         for name, is_control in (("out", False), ("exchanged", True)):
-            place = self.call("cohort", name, "group", *REST)
-            table = pd.read_csv(place / "group" / "reidentification.tsv", sep="\t")
-            score = table[table["measure"] == "rank1"].iloc[0].to_dict()
-            score["name"] = score["measure"]
-            row = _describe("who is this", "participant", MODEL, score, is_control=is_control)
-            rows.append(row | {"n_participants": int(score["n_participants"])})
+            table = self._group("cohort", name, "reidentification", *REST)
+            people += [
+                _describe(WHO, "participant", _name(row["features"]), row, is_control=is_control)
+                for row in table
+            ]
+        stimuli = ["--stimuli", str(self.folder / "cohort" / "stimuli" / "embeddings.tsv")]
+        stimuli += ["--task-id", "blocks"]
+        for name, raw in (("images", "cohort"), ("images-shuffled", "events")):
+            table = self._group(raw, name, "images", *stimuli)
+            seen += [
+                _describe(WHICH, f"image, {row['design']}", MODEL, row, is_control=raw == "events")
+                for row in table
+                if (row["direction"], row["training"]) == ("forward", "unseen")
+            ]
+        return people + seen
+
+    def _group(self, raw: str, output: str, name: str, *options: str) -> list[dict[str, Any]]:
+        """Call the group level; return the rows of rank 1 of one of its tables."""
+        path = Path("group", f"{name}.tsv")
+        place = self.call(raw, output, "group", *options, makes=path)
+        table = pd.read_csv(place / path, sep="\t").rename(columns={"measure": "name"})
+        rows: list[dict[str, Any]] = table[table["name"] == "rank1"].to_dict("records")
         return rows
+
+
+def _name(features: str) -> str:
+    return CONNECTIVITY if "connectivity" in features else MODEL
 
 
 def _describe(

@@ -17,7 +17,8 @@ from benchmarks.controls import (
     copy_with_shuffled_tasks,
 )
 from benchmarks.planted import CohortPlan
-from benchmarks.recovery import CONFOUNDS, CONNECTIVITY, MODEL, SHORT, run
+from benchmarks.questions import SHORT
+from benchmarks.recovery import CONFOUNDS, CONNECTIVITY, MODEL, run
 
 
 class ShortPlan(CohortPlan):
