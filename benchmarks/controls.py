@@ -63,20 +63,17 @@ def copy_with_shuffled_events(raw: Path, copy: Path, *, seed: int) -> None:
 
 
 def copy_with_shuffled_tasks(
-    preprocessed: Path, copy: Path, participants: Sequence[str], *, seed: int
+    preprocessed: Path, copy: Path, sessions: Sequence[str], *, seed: int
 ) -> None:
-    """Copy sessions of participants; in every second one, by lot, the tasks have changed names."""
+    """Copy sessions, such as ``sub-01/ses-1``; in half of them, by lot, tasks change names."""
     copy.mkdir(parents=True)
     shutil.copy2(preprocessed / "dataset_description.json", copy)
-    folders = [
-        folder for label in participants for folder in sorted(preprocessed.glob(f"{label}/ses-*"))
-    ]
     other = {"task-rest": "task-blocks", "task-blocks": "task-rest"}
-    chance = np.random.default_rng(seed).permutation(np.arange(len(folders)) % 2 == 1)
-    for folder, is_swapped in zip(folders, chance, strict=True):
-        func = copy / folder.relative_to(preprocessed) / "func"
+    chance = np.random.default_rng(seed).permutation(np.arange(len(sessions)) % 2 == 1)
+    for session, is_swapped in zip(sessions, chance, strict=True):
+        func = copy / session / "func"
         func.mkdir(parents=True)
-        for path in sorted((folder / "func").iterdir()):
+        for path in sorted((preprocessed / session / "func").iterdir()):
             task = next(name for name in other if f"_{name}_" in path.name)
             name = path.name.replace(task, other[task]) if is_swapped else path.name
             shutil.copy2(path, func / name)
@@ -84,7 +81,7 @@ def copy_with_shuffled_tasks(
 
 def copy_with_exchanged_sessions(output: Path, copy: Path, session: str) -> None:
     """Copy what `participant` wrote; each person's second session is given to the next person."""
-    shutil.copytree(output, copy, ignore=shutil.ignore_patterns(".work", "group*", "models"))
+    shutil.copytree(output, copy)
     people = sorted(path.name for path in copy.glob("sub-*") if path.is_dir())
     for label in people:
         (copy / label / session).rename(copy / f"{label}_taken")

@@ -61,6 +61,7 @@ def _ask(use: str, target: str) -> Question:
 AGE = _ask("age and sex", "age")
 SITE_ONLY = _ask("only the site", "referral")
 HALF = ("--participant-label", *(f"{number:02d}" for number in range(1, 21)))
+FEW_BLOCKS = ("--task-id", "blocks", *HALF[:13])
 FULL = Plan(
     pretrain=("--max-steps", "400", "--evaluate-every", "200"),
     questions=(

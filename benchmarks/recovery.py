@@ -33,7 +33,7 @@ from benchmarks.controls import (
     write_blocks,
 )
 from benchmarks.machine import describe_machine
-from benchmarks.questions import FULL, REST, SHORT
+from benchmarks.questions import FEW_BLOCKS, FULL, REST, SHORT
 from neurostorm_bids.cli import main as neurostorm
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ ENCODER = Path("models", "tiny_mae_window-random")
 PRETRAIN = ("--preset", "tiny", "--batch-size", "2", "--learning-rate", "2e-3")
 ATLAS, PREPROCESSED = "blocks.nii.gz", Path("cohort", "derivatives", "fmriprep")
 WHO, WHICH = "who is this", "which image was seen"
-NO_MODELS = shutil.ignore_patterns(".work", "group*", "models", "finetune*")
+MADE = ("cohort", "events", "swapped", "work", "out", "controls", "embedded", "exchanged")
+MADE += ("images", "images-shuffled")
 SEED = 1
 
 
@@ -75,9 +76,7 @@ def prepare(plan: Plan, folder: Path) -> None:
     done = folder / "cohort.json"
     if done.exists() and done.read_text(encoding="utf-8") == repr(plan):
         return
-    for name in ("cohort", "events", "swapped", "out", "controls", "work"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("exchanged", "images", "images-shuffled"):
+    for name in MADE:
         shutil.rmtree(folder / name, ignore_errors=True)
     raw = folder / "cohort"
     cohort = write_cohort(raw, plan.cohort)
@@ -86,7 +85,8 @@ def prepare(plan: Plan, folder: Path) -> None:
     if plan.n_swapped:
         copy_with_shuffled_events(raw, folder / "events", seed=SEED)
         people = cohort.participants["participant_id"].tolist()[: plan.n_swapped]
-        copy_with_shuffled_tasks(folder / PREPROCESSED, folder / "swapped", people, seed=SEED)
+        sessions = [f"{label}/ses-1" for label in people]
+        copy_with_shuffled_tasks(folder / PREPROCESSED, folder / "swapped", sessions, seed=SEED)
     done.write_text(repr(plan), encoding="utf-8")
 
 
@@ -142,13 +142,14 @@ class _Asker:
         """Look for people across sessions, and for images; each also where owners have changed."""
         options = ["--model", str(self.folder / "out" / ENCODER)]
         options += ["--connectivity", str(self.folder / ATLAS)]
-        output = self.call("cohort", "out", "participant", *options)
+        for chosen in (REST, FEW_BLOCKS):
+            output = self.call("cohort", "embedded", "participant", *options, *chosen)
         if not (self.folder / "exchanged").exists():
             copy_with_exchanged_sessions(output, self.folder / "exchanged", "ses-2")
-            shutil.copytree(output, self.folder / "images", ignore=NO_MODELS)
-            shutil.copytree(output, self.folder / "images-shuffled", ignore=NO_MODELS)
+            for name in ("images", "images-shuffled"):
+                shutil.copytree(output, self.folder / name)
         people, seen = [], []
-        for name, is_control in (("out", False), ("exchanged", True)):
+        for name, is_control in (("embedded", False), ("exchanged", True)):
             table = self._group("cohort", name, "reidentification", *REST)
             people += [
                 _describe(WHO, "participant", _name(row["features"]), row, is_control=is_control)

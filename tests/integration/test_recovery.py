@@ -90,7 +90,8 @@ def test_shuffled_events_keep_their_times(raw, tmp_path):
 
 def test_half_of_the_sessions_have_exchanged_tasks(raw, tmp_path):
     preprocessed = raw / "derivatives" / "fmriprep"
-    copy_with_shuffled_tasks(preprocessed, tmp_path / "copy", ["sub-01", "sub-02"], seed=0)
+    sessions = ["sub-01/ses-1", "sub-01/ses-2", "sub-02/ses-1", "sub-02/ses-2"]
+    copy_with_shuffled_tasks(preprocessed, tmp_path / "copy", sessions, seed=0)
     is_same = []
     for path in sorted((tmp_path / "copy").rglob("*task-rest*_bold.nii.gz")):
         rest = preprocessed / path.relative_to(tmp_path / "copy")
