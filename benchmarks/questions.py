@@ -44,14 +44,14 @@ class Plan:
     pretrain : options of the pretraining.
     questions : of the finetune level.
     n_swapped : participants whose tasks are shuffled.
-    retrieves : whether people are looked for across sessions, and images that were seen.
+    reidentifies : whether the first 20 people are looked for across sessions.
     """
 
     cohort: CohortPlan = field(default_factory=CohortPlan)
     pretrain: tuple[str, ...]
     questions: tuple[Question, ...]
     n_swapped: int = 0
-    retrieves: bool = False
+    reidentifies: bool = False
 
 
 def _ask(use: str, target: str) -> Question:
@@ -61,7 +61,6 @@ def _ask(use: str, target: str) -> Question:
 AGE = _ask("age and sex", "age")
 SITE_ONLY = _ask("only the site", "referral")
 HALF = ("--participant-label", *(f"{number:02d}" for number in range(1, 21)))
-FEW_BLOCKS = ("--task-id", "blocks", *HALF[:13])
 FULL = Plan(
     pretrain=("--max-steps", "400", "--evaluate-every", "200"),
     questions=(
@@ -84,8 +83,8 @@ FULL = Plan(
         ),
         SITE_ONLY,
     ),
-    n_swapped=20,
-    retrieves=True,
+    n_swapped=12,
+    reidentifies=True,
 )
 SHORT = Plan(
     cohort=CohortPlan(n_participants=24, n_sessions=1),

@@ -33,7 +33,7 @@ from benchmarks.controls import (
     write_blocks,
 )
 from benchmarks.machine import describe_machine
-from benchmarks.questions import FEW_BLOCKS, FULL, REST, SHORT
+from benchmarks.questions import FULL, HALF, REST, SHORT
 from neurostorm_bids.cli import main as neurostorm
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ MEASURES = ("auroc", "r2")
 ENCODER = Path("models", "tiny_mae_window-random")
 PRETRAIN = ("--preset", "tiny", "--batch-size", "2", "--learning-rate", "2e-3")
 ATLAS, PREPROCESSED = "blocks.nii.gz", Path("cohort", "derivatives", "fmriprep")
-WHO, WHICH = "who is this", "which image was seen"
 MADE = ("cohort", "events", "swapped", "work", "out", "controls", "embedded", "exchanged")
-MADE += ("images", "images-shuffled")
 SEED = 1
 
 
@@ -66,8 +64,8 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
         rows += asked.finetune(question, is_control=False)
         if question.has_control:
             rows += asked.finetune(question, is_control=True)
-    if plan.retrieves:
-        rows += asked.retrieve()
+    if plan.reidentifies:
+        rows += asked.reidentify()
     return {"commands": asked.commands, "rows": rows}
 
 
@@ -138,45 +136,23 @@ class _Asker:
             if score["name"] in MEASURES and one["name"] != "guess"
         ]
 
-    def retrieve(self) -> list[dict[str, Any]]:
-        """Look for people across sessions, and for images; each also where owners have changed."""
-        options = ["--model", str(self.folder / "out" / ENCODER)]
-        options += ["--connectivity", str(self.folder / ATLAS)]
-        for chosen in (REST, FEW_BLOCKS):
-            output = self.call("cohort", "embedded", "participant", *options, *chosen)
+    def reidentify(self) -> list[dict[str, Any]]:
+        """Look for people across sessions, then where second sessions have changed owners."""
+        options = ["--model", str(self.folder / "out" / ENCODER), *REST, *HALF]
+        output = self.call("cohort", "embedded", "participant", *options)
         if not (self.folder / "exchanged").exists():
             copy_with_exchanged_sessions(output, self.folder / "exchanged", "ses-2")
-            for name in ("images", "images-shuffled"):
-                shutil.copytree(output, self.folder / name)
-        people, seen = [], []
+        rows = []
         for name, is_control in (("embedded", False), ("exchanged", True)):
-            table = self._group("cohort", name, "reidentification", *REST)
-            people += [
-                _describe(WHO, "participant", _name(row["features"]), row, is_control=is_control)
-                for row in table
-            ]
-        stimuli = ["--stimuli", str(self.folder / "cohort" / "stimuli" / "embeddings.tsv")]
-        stimuli += ["--task-id", "blocks"]
-        for name, raw in (("images", "cohort"), ("images-shuffled", "events")):
-            table = self._group(raw, name, "images", *stimuli)
-            seen += [
-                _describe(WHICH, f"image, {row['design']}", MODEL, row, is_control=raw == "events")
-                for row in table
-                if (row["direction"], row["training"]) == ("forward", "unseen")
-            ]
-        return people + seen
-
-    def _group(self, raw: str, output: str, name: str, *options: str) -> list[dict[str, Any]]:
-        """Call the group level; return the rows of rank 1 of one of its tables."""
-        path = Path("group", f"{name}.tsv")
-        place = self.call(raw, output, "group", *options, makes=path)
-        table = pd.read_csv(place / path, sep="\t").rename(columns={"measure": "name"})
-        rows: list[dict[str, Any]] = table[table["name"] == "rank1"].to_dict("records")
+            place = self.call("cohort", name, "group", *REST)
+            table = pd.read_csv(place / "group" / "reidentification.tsv", sep="\t")
+            score = table.set_index("measure").loc["rank1"]
+            found = {"name": "rank1", **score[["value", "low", "high", "chance"]].to_dict()}
+            rows.append(
+                _describe("who is this", "participant", MODEL, found, is_control=is_control)
+                | {"n_participants": int(score["n_participants"])}
+            )
         return rows
-
-
-def _name(features: str) -> str:
-    return CONNECTIVITY if "connectivity" in features else MODEL
 
 
 def _describe(
