@@ -146,7 +146,7 @@ class _Asker:
         for name, is_control in (("embedded", False), ("exchanged", True)):
             place = self.call("cohort", name, "group", *REST)
             table = pd.read_csv(place / "group" / "reidentification.tsv", sep="\t")
-            score = table.set_index("measure").loc["rank1"]
+            score = table.drop_duplicates("measure").set_index("measure").loc["rank1"]
             found = {"name": "rank1", **score[["value", "low", "high", "chance"]].to_dict()}
             rows.append(
                 _describe("who is this", "participant", MODEL, found, is_control=is_control)
