@@ -49,7 +49,8 @@ def find_sources(options: GroupOptions) -> Sources:
     """
     bids_dir = options.bids_dir
     try:
-        found = find_datasets(bids_dir, dict(options.derivatives))
+        # Only tables are read here, whatever the datasets' descriptions are like.
+        found = find_datasets(bids_dir, dict(options.derivatives), is_checked=False)
     except (DatasetError, MissingFileError):
         if options.derivatives or not bids_dir.is_dir():
             raise

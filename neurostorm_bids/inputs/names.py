@@ -54,7 +54,7 @@ def read_name(name: str) -> BidsName | None:
     ``sub-01_task-rest_space-X_desc-preproc_bold.nii.gz``. A ``variant-`` is what the series is
     described by: ``variant-smoothAROMAnonaggr`` becomes the ``desc-``.
     """
-    match = _OLD_NAME.fullmatch(name)
+    match = _OLD_NAME.fullmatch(name) if "_bold_" in name else None
     if match is None:
         return parse_name(name)
     desc, suffix = _OLD_SUFFIXES[match["suffix"]]

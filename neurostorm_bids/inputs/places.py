@@ -121,7 +121,7 @@ def check_fetched(folder: Path, *, dataset_root: Path) -> None:
     ------
     MissingFileError : it is one; the message has the command that fetches it.
     """
-    if folder in list_absent(dataset_root):
+    if not list_names(folder) and folder in list_absent(dataset_root):
         raise MissingFileError(explain_absent([folder], root=dataset_root))
 
 

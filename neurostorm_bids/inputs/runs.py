@@ -204,9 +204,9 @@ def _complete(
             confounds = None
     if confounds is None and cleaning.needs_confounds:
         raise MissingFileError(
-            f"No table of confounds for {candidate.path.name}, which "
-            f"{' and '.join(cleaning.list_options())} need. Expected "
-            f"*_desc-confounds_timeseries.tsv beside it. Fetch it, or leave the option out."
+            f"No table of confounds for {candidate.path.name}, without which "
+            f"{' and '.join(cleaning.list_options())} cannot be done. Expected "
+            "*_desc-confounds_timeseries.tsv beside it. Fetch it, or leave the option out."
         )
     return BoldRun(
         path=candidate.path,

@@ -160,7 +160,7 @@ def explain_nothing(candidates: Iterable[Candidate], selection: Selection) -> st
     found = [candidate.entities for candidate in candidates]
     labels = "; ".join(
         f"{key}: {list_labels({one[key] for one in found if key in one}) or 'none'}"
-        for key in ("ses", "task", "run", "space")
+        for key in ("ses", "task", "run", "space", "res")
     )
     return (
         f"The filters select none of {len(found)} BOLD files. Given: {_list_filters(selection)}. "

@@ -68,7 +68,8 @@ def read_repetition_time(
     if not sidecars:
         msg = (
             f"No JSON sidecar for {bold}. Expected one of the same name that ends in .json, or an "
-            "inherited one, with the RepetitionTime in seconds. Write or fetch it."
+            f"inherited one such as {root / 'task-*_bold.json'}, with the RepetitionTime in "
+            "seconds. Write or fetch it."
         )
         raise MissingFileError(msg)
     for sidecar in reversed(sidecars):

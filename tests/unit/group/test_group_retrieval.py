@@ -204,6 +204,20 @@ def test_without_events_or_images_there_is_nothing_to_find(seen, images):
     assert not (seen.output / "group.html").exists()
 
 
+def test_clips_that_were_not_read_for_motion_are_left_out(seen):
+    assert retrieve(seen) == 0
+    before = read(seen, "images.tsv")
+    for path in seen.output.rglob("*_desc-clip_embedding.tsv"):
+        table = pd.read_csv(path, sep="\t")
+        table.insert(2, "used", ["yes"] * len(table))
+        table.insert(2, "censored_volumes", 0)
+        unread = table.iloc[[-1]].assign(used="no", censored_volumes=4, onset=1000.0)
+        unread[[name for name in table if name.startswith("dim")]] = np.nan
+        pd.concat([table, unread]).to_csv(path, sep="\t", index=False, na_rep="n/a")
+    assert retrieve(seen) == 0
+    pd.testing.assert_frame_equal(read(seen, "images.tsv"), before)
+
+
 def test_clips_of_another_call_are_not_used(seen):
     write_clips(seen, 1, "A", np.ones((N_IMAGES, 12)), digest="2")
     assert retrieve(seen) == 0

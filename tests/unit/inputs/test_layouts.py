@@ -174,9 +174,8 @@ def test_a_run_without_confounds_cannot_be_cleaned_by_them(option, fmriprep, add
     add_run(fmriprep, MODERN, confounds=None)
     (unusable,) = find(fmriprep, cleaning=Cleaning(**option)).unusable
     assert isinstance(unusable.error, MissingFileError)
-    assert f"which --{next(iter(option)).removesuffix('_mm').replace('_', '-')} need" in str(
-        unusable.error
-    )
+    name = next(iter(option)).removesuffix("_mm").replace("_", "-")
+    assert f"without which --{name} cannot be done" in str(unusable.error)
 
 
 def test_derivatives_in_the_form_of_hcp_pipelines_need_no_desc(fmriprep):
