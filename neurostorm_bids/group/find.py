@@ -138,11 +138,18 @@ def _explain_unwanted(result: Result, options: GroupOptions) -> str | None:
         return f"it predicts {result.target_name}, and --target asks for {', '.join(wanted)}"
     name, sha256 = result.model
     if options.models and not any(
-        asked == name or (len(asked) >= _MIN_DIGITS and sha256.startswith(asked))
+        name in {asked, _name_model(asked)}
+        or (len(asked) >= _MIN_DIGITS and sha256.startswith(asked))
         for asked in options.models
     ):
         return f"{name} made it, and --model asks for {', '.join(options.models)}"
     return None
+
+
+def _name_model(asked: str) -> str:
+    """Return the name that the participant level gives a model which it is given as a path."""
+    last = asked.rstrip("/").rpartition("/")[2]
+    return last.partition("@")[0].removesuffix(".ckpt")
 
 
 def _choose_one_of_each(found: Found, root: Path) -> list[Result]:

@@ -84,6 +84,14 @@ def test_a_model_is_chosen_by_its_name_or_its_checksum(study, asked):
     assert len(collection.left_out) == 1
 
 
+@pytest.mark.parametrize("asked", ["models/one", "models/one/", "one.ckpt", "hf://a/b/one.ckpt@v1"])
+def test_a_model_is_chosen_by_what_the_participant_level_was_given(study, asked):
+    study.add("sub-01_task-rest", embedding=[1.0], label="One", model="one")
+    study.add("sub-01_task-rest", embedding=[2.0], label="Two", model="two")
+    (part,) = collect_results(study.options(models=(asked,))).embeddings
+    assert part.model.name == "one"
+
+
 def test_models_are_never_mixed(study):
     study.add("sub-01_task-rest", embedding=[1, 2], model="one")
     study.add("sub-02_task-rest", embedding=[3, 4], model="two")
