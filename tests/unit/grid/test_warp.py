@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 
 from neurostorm_bids.errors import DataError, MissingFileError
+from neurostorm_bids.grid.bring import find_space, return_to_run
+from neurostorm_bids.grid.nearest import look_up_nearest
 from neurostorm_bids.grid.series import grid_run
 from neurostorm_bids.grid.spec import GridSpec
 from neurostorm_bids.grid.warp import find_warp, locate_grid
+from neurostorm_bids.inputs.cleaning import Cleaning
 
 SOURCE, TARGET = "MNI152NLin2009cAsym", "MNI152NLin6Asym"
 LPS = np.array([-1, -1, 1])
@@ -205,3 +208,25 @@ def test_a_download_that_fails_is_an_error_with_advice(monkeypatch):
     monkeypatch.setitem(sys.modules, "templateflow", SimpleNamespace(api=api))
     with pytest.raises(MissingFileError, match=r"no network.*--warp off"):
         find_warp(SOURCE, TARGET, mode="download")
+
+
+def test_values_on_the_grid_come_back_to_where_the_run_has_them(home, blob, fine, tmp_path):
+    write_transform(home, [-SHIFT])
+    bold, mask = blob
+    path = tmp_path / "bold.nii.gz"
+    nib.save(bold, path)
+    run = SimpleNamespace(path=path, space=SOURCE, cleaning=Cleaning())
+    series, _ = find_blob_mm(*blob, fine, warp=find_warp(SOURCE, TARGET, mode="auto"))
+    values = np.where(series.brain_mask, series.read_all()[..., 0], 0).astype(np.float32)
+    found = return_to_run(values, run, fine)
+    original = np.asarray(bold.dataobj)[..., 0]
+    assert found.shape == original.shape
+    brain = np.asarray(mask.dataobj) > 0
+    assert ((found != 0) == brain).mean() > 0.97
+    both = brain & (found != 0)
+    assert np.corrcoef(found[both], original[both])[0, 1] > 0.9
+    assert find_space(run, fine) == TARGET
+    away = look_up_nearest(
+        values, fine.affine_matrix, at_shape=original.shape, at_affine=bold.affine
+    )
+    assert np.corrcoef(away[both], original[both])[0, 1] < 0.8  # without the way back
