@@ -257,13 +257,20 @@ def _enter_universe(options: ParticipantOptions) -> ParticipantOptions:
 
 def _open_work_dir(options: ParticipantOptions) -> None:
     """Empty the work folder if asked for, and put temporary files there if it was named."""
-    from neurostorm_bids.derivatives import open_work_dir
+    from neurostorm_bids.derivatives import check_output_dir, open_work_dir
+    from neurostorm_bids.derivatives.atomic import explain_write_errors
 
-    if options.clean_workdir and not options.run_fmriprep:
-        open_work_dir(options.folder, clean=True)
+    if options.work_dir is None and not options.clean_workdir:
+        return
+    check_output_dir(options.output_dir, bids_dir=options.bids_dir)
+    # Before fMRIPrep it was emptied already.
+    is_cleaned = options.clean_workdir and not options.run_fmriprep and options.folder.exists()
+    if is_cleaned or options.work_dir is not None:
+        open_work_dir(options.folder, bids_dir=options.bids_dir, clean=is_cleaned)
     if options.work_dir is not None:
-        folder: Path = open_work_dir(options.work_dir) / "tmp"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder: Path = options.work_dir / "tmp"
+        with explain_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         os.environ["TMPDIR"] = str(folder.absolute())
         tempfile.tempdir = None
 

@@ -8,6 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from neurostorm_bids.derivatives.atomic import explain_write_errors, write_text
+from neurostorm_bids.derivatives.dataset import DESCRIPTION
 from neurostorm_bids.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,20 +23,26 @@ FOLDERS = ("store", "training", "embeddings", "connectivity", "tuning", "fmripre
 _PROCESS_COUNTS = ("WORLD_SIZE", "SLURM_NTASKS")
 
 
-def open_work_dir(folder: Path, *, clean: bool = False) -> Path:
+def open_work_dir(folder: Path, *, bids_dir: Path | None = None, clean: bool = False) -> Path:
     """Make a work folder, or take one that is there, emptied if asked for.
 
     Only folders that this program made are removed: a marker tells them from those that were
     there before it.
 
+    Parameters
+    ----------
+    bids_dir : the input, which is never written to but below its ``derivatives``.
+
     Raises
     ------
     UsageError
-        If there is something to remove that this program did not make, or several processes
-        would remove it under one another.
+        If it lies in the input; if there is something to remove that this program did not make;
+        if several processes would remove it under one another.
     OutputError
         If the folder cannot be written.
     """
+    if bids_dir is not None:
+        _check_outside(folder, bids_dir)
     there = [
         path for path in (folder / name for name in FOLDERS) if path.is_symlink() or path.exists()
     ]
@@ -60,3 +67,14 @@ def open_work_dir(folder: Path, *, clean: bool = False) -> Path:
             folder / MARKER, "Made by neurostorm-bids, which may remove what it keeps here.\n"
         )
     return folder
+
+
+def _check_outside(folder: Path, bids_dir: Path) -> None:
+    root = bids_dir.resolve()
+    if not (folder.resolve().is_relative_to(root) and (root / DESCRIPTION).exists()):
+        return
+    if folder.resolve().relative_to(root).parts[:1] != ("derivatives",):
+        raise UsageError(
+            f"The work folder {folder} lies in the input dataset {bids_dir}, which is never "
+            "written to. Name another --work-dir."
+        )

@@ -126,7 +126,7 @@ def run_fmriprep(options: ParticipantOptions, participants: Sequence[str]) -> No
     check_licence(options)
     check_docker()
     folder = options.output_dir / FOLDER
-    open_work_dir(options.folder, clean=options.clean_workdir)
+    open_work_dir(options.folder, bids_dir=options.bids_dir, clean=options.clean_workdir)
     for made in (folder, options.folder / NAME):
         with explain_write_errors(made):
             made.mkdir(parents=True, exist_ok=True)

@@ -71,7 +71,7 @@ def run_finetune_level(options: FinetuneOptions) -> int:
     discovery = _find_runs(options, model)
     datasets = list({run.dataset.path: run.dataset for run in discovery.runs}.values())
     check_output_dir(options.output_dir, bids_dir=options.bids_dir, datasets=datasets)
-    open_work_dir(options.folder, clean=options.clean_workdir)
+    open_work_dir(options.folder, bids_dir=options.bids_dir, clean=options.clean_workdir)
     n_cpus = options.nprocs or count_available_cpus()
     torch.set_num_threads(n_cpus)
     scans = prepare_scans(

@@ -54,3 +54,12 @@ def test_nothing_to_remove_is_no_mistake(tmp_path):
     (tmp_path / "mine").mkdir()
     open_work_dir(tmp_path, clean=True)
     assert (tmp_path / "mine").exists()
+
+
+def test_the_input_is_no_work_folder_but_its_derivatives_may_be(tmp_path):
+    (tmp_path / "dataset_description.json").write_text("{}")
+    for name in (".", "work", "sub-01/x"):
+        with pytest.raises(UsageError, match="lies in the input dataset"):
+            open_work_dir(tmp_path / name, bids_dir=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset_description.json"]
+    open_work_dir(tmp_path / "derivatives" / "out" / ".work", bids_dir=tmp_path)
