@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 MAX_FIELD_VOXELS = 512**3
 
 _GRIDS_KEPT = 2
-_POINTS_AT_ONCE = 200_000
+_POINTS_AT_ONCE = 1_000_000  # the field is filtered anew each time
 
 
 class Warp(NamedTuple):
