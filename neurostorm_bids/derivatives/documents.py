@@ -64,7 +64,9 @@ group level compares re-identification with.
 Where several models were run in one call, `scan` and `clip` carry the model's label
 (`desc-scanBase`). Where the source is not `desc-preproc`, its own `desc` comes first
 (`desc-denoisedScan`). Where a model's file does not say the unit of its target, `value` is called
-`zscore`. Onsets and durations are in seconds; what is missing is written `n/a`.
+`zscore`. Onsets and durations are in seconds, from the first volume of the
+source; what is missing is written `n/a`. Where volumes were censored for motion, rows of clips say
+how many of theirs are (`censored_volumes`) and whether the model read the clip (`used`).
 
 ## Reading them
 
