@@ -121,6 +121,7 @@ def _monitor(given: dict[str, Any], call: Call) -> Iterator[None]:
 
     with monitor_resources(lambda: _find_logs(call)):
         yield
+    participant.add_resources_to_reports(_find_logs(call))
 
 
 def _find_logs(call: Call) -> Path:

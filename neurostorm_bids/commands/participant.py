@@ -284,3 +284,15 @@ def _parse_clips(value: str) -> int | None:
             f"--attribution-clips {value!r}: expected all or a whole number above zero."
         )
     return int(value)
+
+
+def add_resources_to_reports(logs: Path) -> None:
+    """Write the reports of a call's participants again, when its resources have been drawn.
+
+    Parameters
+    ----------
+    logs : ``logs/<run_uuid>`` in the output folder.
+    """
+    from neurostorm_bids.participant.reports import report_again
+
+    report_again(logs.parent.parent, logs.name)

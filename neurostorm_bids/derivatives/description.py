@@ -22,7 +22,7 @@ BIDS_VERSION = "1.10.1"
 AUTHORS = "The neurostorm-bids developers"
 ACKNOWLEDGEMENT = (
     "Please cite NeuroSTORM (https://doi.org/10.1038/s41551-026-01666-y), neurostorm-bids, and the "
-    "software and the data under GeneratedBy and SourceDatasets."
+    "software and the data under GeneratedBy and SourceDatasets: see logs/CITATION.md."
 )
 
 

@@ -83,9 +83,11 @@ predictions = pd.concat({path.name: pd.read_csv(path, sep="\\t") for path in pat
 runs = predictions[predictions["level"] == "run"]
 ```
 
-Which calls were made, and what became of each run, is in `logs/`. After the group level,
-`phenotype/neurostorm_*.tsv` has a row per participant, `group/` has tables of all runs (embeddings
-also as Parquet), and `group.html` is the report.
+`sub-*.html` is the report of a participant; the methods in words, to be cited from, are in
+`logs/CITATION.md`. Which calls were made, and what became of each run, is in `logs/`.
+
+After the group level, `phenotype/neurostorm_*.tsv` has a row per participant, `group/` has tables
+of all runs (embeddings also as Parquet), and `group.html` is the report.
 """
 MODELS_HEADING = "## Models"
 

@@ -16,6 +16,7 @@ from neurostorm_bids.report.participant import write_participant_report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from neurostorm_bids.derivatives import RunStatus
     from neurostorm_bids.inputs import SourceDataset
@@ -87,13 +88,13 @@ class Reporter:
 
     def _report(self, participant: str) -> None:
         self._reported.add(participant)
-        report(self._options, participant)
+        report(self._options.output_dir, participant)
 
 
-def report(options: ParticipantOptions, participant: str) -> bool:
+def report(output_dir: Path, participant: str) -> bool:
     """Write a participant's report; whatever goes wrong is logged. Return whether it is there."""
     try:
-        write_participant_report(options.output_dir, participant)
+        write_participant_report(output_dir, participant)
     except Exception as err:
         logger.warning("The report of sub-%s could not be written: %s", participant, err)
         logger.debug("The failure", exc_info=True)
@@ -101,12 +102,18 @@ def report(options: ParticipantOptions, participant: str) -> bool:
     return True
 
 
+def report_again(output_dir: Path, run_uuid: str) -> None:
+    """Write the reports of the participants that a call worked on."""
+    for logs in sorted(output_dir.glob(f"sub-*/log/{run_uuid}")):
+        report(output_dir, logs.parts[-3].removeprefix("sub-"))
+
+
 def report_missing(options: ParticipantOptions, statuses: Sequence[RunStatus]) -> None:
     """Write the reports that a call which was killed did not come to."""
     finished = dict.fromkeys(one.participant for one in statuses if one.state == "skipped")
     for participant in finished:
         if not (options.output_dir / f"sub-{participant}.html").exists():
-            report(options, participant)
+            report(options.output_dir, participant)
 
 
 def rebuild_reports(options: ParticipantOptions) -> int:
@@ -127,7 +134,7 @@ def rebuild_reports(options: ParticipantOptions) -> int:
     if options.reports_only:
         labels = choose_participants(list_participants(output_dir), options.selection)
         for label in labels:
-            failed += not report(options, label)
+            failed += not report(output_dir, label)
         logger.info("%d report(s) written, %d failed", len(labels) - failed, failed)
     if options.boilerplate_only:
         write_boilerplate(output_dir)

@@ -42,6 +42,7 @@ class AttributionFiles(NamedTuple):
     """The files of one attribution of a run; the map may be absent."""
 
     name: str
+    atlas: str
     table: Path
     sidecar: Path
     image: Path | None
@@ -67,12 +68,12 @@ def find_attributions(folder: Path, entities: Mapping[str, str]) -> Iterator[Att
         if name.endswith("Attribution_bold.nii.gz")
     }
     for name in names:
-        desc = own(name).get("desc") if name.endswith("_attribution.tsv") else None
-        if desc is not None:
-            table = folder / name
-            yield AttributionFiles(
-                desc, table, table.with_suffix(".json"), images.get(f"{desc}Attribution")
-            )
+        found = own(name) if name.endswith("_attribution.tsv") else {}
+        if "desc" in found:
+            table, desc = folder / name, found["desc"]
+            image = images.get(f"{desc}Attribution")
+            atlas = found.get("atlas", "")
+            yield AttributionFiles(desc, atlas, table, table.with_suffix(".json"), image)
 
 
 def draw_attribution(files: AttributionFiles) -> Picture:
@@ -99,8 +100,8 @@ def draw_attribution(files: AttributionFiles) -> Picture:
     strongest = ", ".join(name for name, _ in regions[:3])
     told = sidecar.get("Description")
     return Picture(
-        kind=f"{files.name}Attribution",
-        title=f"Attribution: {files.name}",
+        kind=f"{files.name}Attribution{files.atlas}",
+        title=f"Attribution: {files.name}, by the regions of {files.atlas}",
         extension=".svg",
         content=save_svg(figure),
         alt=f"The {len(regions)} regions with the largest attributions, as bars"
@@ -208,9 +209,10 @@ def _draw_projections(
         size = float(sides[view.right]) * inches, float(sides[view.up]) * inches
         place = left, bottom, size[0] / _WIDTH_IN, size[1] / figure.get_figheight()
         axes = figure.add_axes(place)
-        drawn.append(_show(axes, _project(volume, view.through)[::-1], high))
-        outline = np.asarray(brain.any(axis=view.through), dtype=np.float32).T[::-1]
-        axes.contour(outline, levels=[0.5], colors="black", linewidths=0.8)
+        seen = np.asarray(brain.any(axis=view.through)).T[::-1]
+        projected = _project(volume, view.through)[::-1]
+        drawn.append(_show(axes, np.where(seen, projected, np.nan), high))
+        axes.contour(seen.astype(np.float32), levels=[0.5], colors="black", linewidths=0.8)
         for x, side, text in zip((0.02, 0.98), ("left", "right"), view.ends[:2], strict=True):
             axes.text(x, 0.98, text, transform=axes.transAxes, ha=side, va="top", fontsize=8)
         left += size[0] / _WIDTH_IN + 0.01

@@ -12,6 +12,7 @@ from neurostorm_bids.derivatives.atomic import remove_leftovers, write_files
 from neurostorm_bids.derivatives.names import derive_path
 from neurostorm_bids.derivatives.texts import format_json
 from neurostorm_bids.errors import DataError, OutputError
+from neurostorm_bids.inputs.names import parse_name
 from neurostorm_bids.report.attributions import draw_attribution, find_attributions
 from neurostorm_bids.report.carpet import draw_carpet
 from neurostorm_bids.report.picture import FOLDER
@@ -124,11 +125,18 @@ def _find_displacement(drawn: Drawn, series: Series, run: BoldRun) -> NDArray[np
 
 
 def _draw_attributions(drawn: Drawn, output_dir: Path, run: BoldRun, names: OutputNames) -> None:
-    folder = derive_path(
-        output_dir, run, suffix="attribution", extension=".tsv", entities={"desc": names.scan}
-    ).parent
-    for found in find_attributions(folder, run.entities):
-        drawn.add("attributions", partial(draw_attribution, found))
+    """Draw the attributions of a model, by every atlas."""
+    path = derive_path(
+        output_dir,
+        run,
+        suffix="attribution",
+        extension=".tsv",
+        entities={"desc": names.attribution},
+    )
+    parts = parse_name(path.name)
+    for found in find_attributions(path.parent, run.entities):
+        if parts is not None and found.name == parts.entities["desc"]:
+            drawn.add("attributions", partial(draw_attribution, found))
 
 
 def _write(

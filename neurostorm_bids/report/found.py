@@ -25,6 +25,7 @@ OF_SERIES = ("mosaic", "carpet", "tsnr")
 MAX_FIGURE_BYTES = 3_000_000
 _LEFT_OUT = ("sub", "space", "cohort", "res", "den", "desc")
 _MAX_CRASH_CHARACTERS = 20_000
+_MAX_CALLS = 3
 _FIGURE = re.compile(r"[A-Za-z0-9+_.-]+\.(svg|png)")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9+_.-]+")
 
@@ -85,11 +86,16 @@ class RunFound:
 
 
 class Participant(NamedTuple):
-    """All that is there of a participant; `problems` are files that cannot be used, and why."""
+    """All that is there of a participant.
+
+    `resources` are plots of what calls that worked on them used; `problems` are files that cannot
+    be used, and why.
+    """
 
     label: str
     runs: list[RunFound]
     attributions: list[Mapping[str, Any]]
+    resources: list[Path]
     problems: list[str]
 
 
@@ -127,6 +133,7 @@ def find_participant(output_dir: Path, label: str) -> Participant:
         label,
         sorted(runs.values(), key=lambda run: natural_key(run.label)),
         list(_read_attributions(folder, problems)),
+        _find_resources(output_dir, folder),
         problems,
     )
 
@@ -229,6 +236,15 @@ def _read_attributions(folder: Path, problems: list[str]) -> Iterator[Mapping[st
                     yield read_json_object(func / name)
                 except UserError as err:
                     problems.append(f"{name}: {err}")
+
+
+def _find_resources(output_dir: Path, folder: Path) -> list[Path]:
+    """Find the plots of resources of the calls that worked on a participant, the last ones."""
+    logs = folder / "log"
+    calls = list_names(logs) if logs.is_dir() else []
+    paths = [output_dir / "logs" / call / "resources.svg" for call in calls]
+    there = [p for p in paths if p.is_file() and check_readable(p) <= MAX_FIGURE_BYTES]
+    return there[-_MAX_CALLS:]
 
 
 def _list_texts(told: Mapping[str, Any], key: str) -> list[str]:

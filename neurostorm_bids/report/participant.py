@@ -15,6 +15,7 @@ from neurostorm_bids.page.html import (
     format_list,
     format_page,
     format_paragraphs,
+    format_picture,
     format_section,
     format_table,
     format_verbatim,
@@ -80,6 +81,7 @@ def format_participant(found: Participant, description: Mapping[str, Any]) -> st
     for number, run in enumerate(shown, start=1):
         parts[f"run-{number}"] = (run.short_label, show_run(run, budget))
     parts |= {
+        "resources": ("Resources", _show_resources(found)),
         "models": ("Models and software", _show_models(procedures, results, description)),
         "methods": ("Methods", _show_methods(procedures, description)),
     }
@@ -142,6 +144,20 @@ def _list_warnings(found: Participant) -> list[str]:
         for text, names in runs.items()
     ]
     return texts + [f"A file could not be used: {problem}" for problem in found.problems]
+
+
+def _show_resources(found: Participant) -> str:
+    """Return the plots of what calls used, the last ones."""
+    return "\n".join(
+        format_picture(
+            path.read_bytes(),
+            alt="CPUs in use, memory and, where there is one, GPU memory over time.",
+            caption=f"What the call {path.parent.name} used, on all its runs together; the numbers "
+            f"are in logs/{path.parent.name}/resources.tsv.",
+            media="image/svg+xml",
+        )
+        for path in found.resources
+    )
 
 
 def _show_models(

@@ -278,3 +278,31 @@ def test_nobody_has_no_report(output):
 def test_the_spread_of_a_single_clip_is_not_known(output, work_on):
     work_on(n_clips=1, spread=np.full(2, np.nan, dtype="f4"))
     assert "n/a" in report(output).text
+
+
+def test_what_a_call_used_is_shown_once_it_is_drawn(output, work_on, make_run):
+    run = make_run()
+    work_on(run)
+    write_failure(output, run, DataError("x"), uuid="20260101-000000_a")
+    folder = output / "logs" / "20260101-000000_a"
+    (folder / "resources.svg").write_text("<svg/>")
+    (output / "logs" / "of_others").mkdir()
+    (output / "logs" / "of_others" / "resources.svg").write_text("<svg/>")
+    page = report(output)
+    assert len(page.list("img")) == 6
+    assert "What the call 20260101-000000_a used" in page.text
+
+
+def test_attributions_of_the_model_are_drawn_and_told_of(output, work_on):
+    work_on()
+    stem = "sub-01_task-rest_space-MNI152NLin6Asym_atlas-Toy_desc-{}_attribution"
+    for desc in ("sex", "age"):
+        path = output / "sub-01" / "func" / f"{stem.format(desc)}.tsv"
+        path.write_text("index\tname\tattribution\n1\tA\t0.5\n")
+        about = {"Method": "occlusion", "Atlas": "Toy", "ModelSHA256": "ab" * 32}
+        path.with_suffix(".json").write_text(json.dumps(about))
+    work_on(names=OutputNames(target="sex", attribution="sex"))
+    page = report(output)
+    assert "Attribution: sex, by the regions of Toy" in page.text
+    assert "Attribution: age" not in page.text
+    assert "occlusion of regions (Zeiler & Fergus, 2014) with the atlas Toy" in page.text
