@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neurostorm_bids.attribute.baseline import DESCRIPTIONS
 from neurostorm_bids.derivatives.atomic import remove_leftovers, write_files
 from neurostorm_bids.derivatives.images import encode_image
 from neurostorm_bids.derivatives.names import make_label
@@ -189,6 +188,8 @@ def tabulate_attribution(attribution: RunAttribution) -> list[Column]:
 
 def describe_attribution(attribution: RunAttribution) -> dict[str, Any]:
     """Return what the sidecars say of how attributions were made."""
+    from neurostorm_bids.attribute.baseline import DESCRIPTIONS  # noqa: PLC0415 - needs torch
+
     found, settings = attribution.found, attribution.settings
     about: dict[str, Any] = {
         "Description": _tell(attribution),
