@@ -89,6 +89,22 @@ class Cleaning:
                 f"Leave {option} out for this dataset, or name the one of fMRIPrep."
             )
 
+    def tell(self) -> list[str]:
+        """Say in sentences what is done to every run; nothing for nothing."""
+        told = []
+        if self.dummy_scans:
+            which = "not in steady state" if self.dummy_scans == "auto" else f"{self.dummy_scans}"
+            told.append(f"Volumes dropped at the beginning of every run: {which}.")
+        if self.denoise is not None:
+            how = f" ({self.denoise})" if self.strategy == "custom" else ""
+            told.append(f"Confounds were regressed out: {self.strategy}{how}, means kept.")
+        if self.fd_threshold_mm is not None:
+            told.append(
+                f"Volumes with a framewise displacement above {self.fd_threshold_mm:g} mm were "
+                "censored."
+            )
+        return told
+
     def describe(self) -> dict[str, Any]:
         """Return what decides the values of a run, ready for JSON."""
         return {

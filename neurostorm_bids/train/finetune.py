@@ -133,7 +133,7 @@ def run_finetune_level(options: FinetuneOptions) -> int:
             rounds=rounds.rounds,
             model=rounds.learnt.model,
             parameters=rounds.learnt.parameters,
-            notes=(*rounds.notes, *connected.notes),
+            notes=(*options.cleaning.tell(), *rounds.notes, *connected.notes),
             started_from=model.provenance.name,
             failed=(*scans.failed, *unusable),
         )

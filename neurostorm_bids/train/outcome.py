@@ -162,6 +162,7 @@ def make_checkpoint(outcome: Outcome, found: ReconstructionSummary | None) -> Ch
             f"train on, {len(cohort.validation)} of {len(cohort.split.validation)} others to "
             "evaluate on."
         ),
+        *options.cleaning.tell(),
         (
             f"These weights are those after update {result.best_step}, with the lowest validation "
             f"loss: {result.best_loss:.6g} (before the first update "

@@ -275,6 +275,7 @@ def _find_masking(objective: Objective) -> MaskedReconstruction | None:
 
 def _list_settings(options: PretrainOptions, start: Checkpoint | None) -> dict[str, Any]:
     """Return what decides the numbers besides the training's own options."""
+    cleaning = options.cleaning
     return {
         "objective": options.objective,
         "preset": options.preset,
@@ -286,4 +287,6 @@ def _list_settings(options: PretrainOptions, start: Checkpoint | None) -> dict[s
         "contrastive_weight": options.contrastive_weight,
         "augment": options.augment,
         "start": None if start is None else start.provenance.sha256,
+        # Only what was asked for, so that trainings from before can go on.
+        **({"cleaning": cleaning.describe()} if cleaning.tell() else {}),
     }

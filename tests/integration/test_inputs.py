@@ -216,7 +216,8 @@ def test_a_training_reads_cleaned_runs_and_leaves_out_those_that_moved(made, tmp
     assert "No clip of sub-02" in message
     names = {path.name.split("_")[0] for path in output.rglob("store/**/*.safetensors")}
     assert names == {"sub-01", "sub-02", "sub-03"}
-    assert len(list(output.rglob("models/*/model.safetensors"))) == 1
+    (card,) = output.rglob("models/*/MODEL.md")
+    assert "displacement above 0.5 mm were censored" in " ".join(card.read_text().split())
 
 
 def test_finetuning_reads_cleaned_runs(made, encoder, tmp_path, capsys):

@@ -233,3 +233,13 @@ def test_what_is_no_number_of_volumes_is_refused(text):
 def test_a_threshold_is_a_number_above_zero(fd):
     with pytest.raises(UsageError, match="--fd-threshold"):
         Cleaning(fd_threshold_mm=fd)
+
+
+def test_what_is_done_to_every_run_is_told_in_sentences():
+    assert Cleaning().tell() == []
+    told = Cleaning(denoise="simple", dummy_scans="auto", fd_threshold_mm=0.5).tell()
+    assert told == [
+        "Volumes dropped at the beginning of every run: not in steady state.",
+        "Confounds were regressed out: simple, means kept.",
+        "Volumes with a framewise displacement above 0.5 mm were censored.",
+    ]
