@@ -80,7 +80,7 @@ def draw_carpet(
     below.tick_params(axis="y", length=0)
     below.tick_params(axis="x", labelsize=8)
     below.set_ylabel("voxels", fontsize=8)
-    below.set_xlabel("seconds from the first volume", fontsize=8)
+    below.set_xlabel("seconds from the first volume that was kept", fontsize=8)
     below.set_xlim(0, seconds)
     figure.align_ylabels()
     return Picture(

@@ -116,12 +116,13 @@ def _find_displacement(drawn: Drawn, series: Series, run: BoldRun) -> NDArray[np
     try:
         displacement = read_displacement(run.confounds)
         n_volumes = len(series.frames)
-        if displacement is not None and len(displacement) != n_volumes:
-            raise DataError(f"{len(displacement)} rows for {n_volumes} volumes.")
+        n_dropped = round(series.start_s / series.source_repetition_time_s)
+        if displacement is not None and len(displacement) != n_volumes + n_dropped:
+            raise DataError(f"{len(displacement)} rows for {n_volumes + n_dropped} volumes.")
     except Exception as err:  # noqa: BLE001 - as above
         drawn.warnings.append(f"Framewise displacement is not drawn. {err}")
         return None
-    return displacement
+    return None if displacement is None else displacement[n_dropped:]
 
 
 def _draw_attributions(drawn: Drawn, output_dir: Path, run: BoldRun, names: OutputNames) -> None:

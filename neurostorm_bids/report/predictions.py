@@ -78,9 +78,11 @@ def draw_predictions(prediction: RunPrediction) -> Picture | None:
 def draw_recurrence(prediction: RunPrediction) -> Picture | None:
     """Draw how alike the embeddings of clips are; None for a run of one or two clips."""
     n_clips = len(prediction.clip_embeddings)
-    if n_clips < _FEWEST_CLIPS:
+    is_seen = np.isfinite(prediction.clip_embeddings).all(axis=1)  # others are censored
+    if is_seen.sum() < _FEWEST_CLIPS:
         return None
-    similarity = compare_clips(prediction.clip_embeddings)
+    similarity = np.full((n_clips, n_clips), np.nan)
+    similarity[np.ix_(is_seen, is_seen)] = compare_clips(prediction.clip_embeddings[is_seen])
     distance = measure_distances(prediction.clip_embeddings, prediction.embedding)
     centres = prediction.onsets_s + prediction.duration_s / 2
     figure = Figure(figsize=(_WIDTH_IN, 3.4))
@@ -102,10 +104,10 @@ def draw_recurrence(prediction: RunPrediction) -> Picture | None:
     left.locator_params(integer=True, nbins=6)
     for axes in (left, right):
         axes.tick_params(labelsize=8)
-    odd = int(distance.argmax())
+    odd = int(np.nanargmax(distance))
     told = (
-        f"Clips are {distance.mean():.2g} % away from the run's embedding on average, and clip "
-        f"{odd}, from {prediction.onsets_s[odd]:.4g} s on, is the farthest with "
+        f"Clips are {np.nanmean(distance):.2g} % away from the run's embedding on average, and "
+        f"clip {odd}, from {prediction.onsets_s[odd]:.4g} s on, is the farthest with "
         f"{distance[odd]:.2g} %."
     )
     return Picture(
@@ -198,11 +200,11 @@ def _draw_clips(
     """Draw a bar as long as a clip at each clip's value, and a line through them."""
     onsets = prediction.onsets_s
     series = prediction.series
-    end = series.n_volumes * series.spec.repetition_time_s
+    end = series.start_s + series.n_volumes * series.spec.repetition_time_s
     ends = np.minimum(onsets + prediction.duration_s, end)
     axes.plot((onsets + ends) / 2, values, color=colour, lw=0.8, alpha=0.6)
     axes.hlines(values, onsets, ends, color=colour, lw=2.5)
-    axes.set_xlim(0, end)
+    axes.set_xlim(series.start_s, end)
 
 
 def _tell_spread(spread: float, unit: str) -> str:

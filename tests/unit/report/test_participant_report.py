@@ -306,3 +306,13 @@ def test_attributions_of_the_model_are_drawn_and_told_of(output, work_on):
     assert "Attribution: sex, by the regions of Toy" in page.text
     assert "Attribution: age" not in page.text
     assert "occlusion of regions (Zeiler & Fergus, 2014) with the atlas Toy" in page.text
+
+
+def test_displacement_of_volumes_that_were_dropped_is_not_drawn(
+    output, work_on, make_run, series, tmp_path
+):
+    path = tmp_path / "confounds.tsv"
+    path.write_text("framewise_displacement\n" + "9\n" * 3 + "0.1\n" * 20)
+    late = replace(series, start_s=6.0)
+    assert work_on(make_run(confounds=path), series=late) == ()
+    assert "0.10 mm on average, 0.10 mm at most" in report(output).text

@@ -163,3 +163,13 @@ def test_a_recurrence_names_the_clip_unlike_all_others(make_prediction):
     embeddings[3] = 9
     picture = draw_recurrence(make_prediction(clip_embeddings=embeddings, embedding=np.ones(6)))
     assert "clip 3, from 24 s on, is the farthest with 8e+02 %" in picture.alt
+
+
+def test_clips_that_were_censored_are_left_out_of_a_recurrence(make_prediction):
+    embeddings = make_prediction().clip_embeddings.copy()
+    embeddings[1] = np.nan
+    mean = np.nanmean(embeddings, axis=0)
+    picture = draw_recurrence(make_prediction(clip_embeddings=embeddings, embedding=mean))
+    assert "nan" not in picture.alt
+    embeddings[2:4] = np.nan
+    assert draw_recurrence(make_prediction(clip_embeddings=embeddings, embedding=mean)) is None
