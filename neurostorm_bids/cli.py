@@ -15,7 +15,15 @@ import click
 from neurostorm_bids import __version__
 from neurostorm_bids.arguments import spread_lists
 from neurostorm_bids.call import Call
-from neurostorm_bids.commands import finetune, group, participant, pretrain, shared, training
+from neurostorm_bids.commands import (
+    cluster,
+    finetune,
+    group,
+    participant,
+    pretrain,
+    shared,
+    training,
+)
 from neurostorm_bids.commands.configuration import list_configuration, restore_folders
 from neurostorm_bids.commands.descriptor import print_descriptor
 from neurostorm_bids.commands.levels import LevelCommand, check_levels, keep_those_of
@@ -89,14 +97,17 @@ def run_levels(**_: Any) -> int:  # noqa: ANN401 - click's parameters
     check_levels(levels, ctx)
     restore_folders(ctx)
     configuration = list_configuration(ctx, levels)
+    if cluster.is_asked_for(ctx):
+        call = Call(levels=levels, configuration=configuration)
+        return cluster.submit(ctx, levels, main=main, call=call)
     statuses = [0]
     for level in levels:
         if statuses[-1] not in {0, UserError.exit_status}:
             logger.error("%s is left out, because of the status %d", level, statuses[-1])
             break
         given = keep_those_of(level, ctx)
-        for name in ("analysis_level", "verbose", "config_file"):
-            del given[name]
+        for name in ("analysis_level", "verbose", "config_file", *cluster.NAMES):
+            given.pop(name, None)
         given["call"] = call = Call(levels=levels, configuration=configuration)
         if ctx.params["dry_run"] and len(levels) > 1:
             click.echo(f"{level}:")
@@ -200,6 +211,7 @@ command = LevelCommand(
         ),
         *shared.OPTIONS,
         *participant.OPTIONS,
+        *cluster.OPTIONS,
         *pretrain.OPTIONS,
         *training.OPTIONS,
         *finetune.OPTIONS,

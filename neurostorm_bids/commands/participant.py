@@ -152,9 +152,30 @@ OPTIONS: list[click.Parameter] = [
 
 def run(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parameters
     """Run the level with click's parameters and return the exit status."""
-    from neurostorm_bids.options import ParticipantOptions, TargetScale
-
     is_multiverse = given.pop("output_layout") == "multiverse"
+    options = read_options(given)
+    from neurostorm_bids.participant import discover, run_participant_level
+
+    if options.run_fmriprep:
+        if not _preprocess(options, dry_run=dry_run):
+            return 0
+        options = _use_fmriprep(options)
+    if is_multiverse:
+        options = enter_universe(options)
+    if not dry_run:
+        open_folder(options)
+    if dry_run:
+        print_plan(discover(options), options.bids_dir)
+        return 0
+    status = run_participant_level(options)
+    _keep_checksums(options)
+    return status
+
+
+def read_options(given: dict[str, Any]) -> ParticipantOptions:
+    """Turn click's parameters into the level's options; --output-layout has been taken out."""
+    from neurostorm_bids.options import TargetScale
+
     options = ParticipantOptions(
         selection=take_selection(given),
         cleaning=take_cleaning(given),
@@ -168,22 +189,7 @@ def run(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parame
     )
     if options.fs_license_file is not None and not options.run_fmriprep:
         raise UsageError("--fs-license-file has an effect only with --run-fmriprep. Leave it out.")
-    from neurostorm_bids.participant import discover, run_participant_level
-
-    if options.run_fmriprep:
-        if not _preprocess(options, dry_run=dry_run):
-            return 0
-        options = _use_fmriprep(options)
-    if is_multiverse:
-        options = _enter_universe(options)
-    if not dry_run:
-        _open_work_dir(options)
-    if dry_run:
-        print_plan(discover(options), options.bids_dir)
-        return 0
-    status = run_participant_level(options)
-    _keep_checksums(options)
-    return status
+    return options
 
 
 def _keep_checksums(options: ParticipantOptions) -> None:
@@ -243,7 +249,7 @@ def _use_fmriprep(options: ParticipantOptions) -> ParticipantOptions:
     return options
 
 
-def _enter_universe(options: ParticipantOptions) -> ParticipantOptions:
+def enter_universe(options: ParticipantOptions) -> ParticipantOptions:
     """Write to the folder of this configuration, in this level and in those after it."""
     from neurostorm_bids.commands.configuration import list_configuration
     from neurostorm_bids.participant.universe import name_universe
@@ -255,7 +261,7 @@ def _enter_universe(options: ParticipantOptions) -> ParticipantOptions:
     return replace(options, output_dir=folder)
 
 
-def _open_work_dir(options: ParticipantOptions) -> None:
+def open_folder(options: ParticipantOptions) -> None:
     """Empty the work folder if asked for, and put temporary files there if it was named."""
     from neurostorm_bids.derivatives import check_output_dir, open_work_dir
     from neurostorm_bids.derivatives.atomic import explain_write_errors

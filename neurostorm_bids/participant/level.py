@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from neurostorm_bids.derivatives import (
     RunStatus,
@@ -22,8 +22,9 @@ from neurostorm_bids.participant.work import run_jobs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from neurostorm_bids.inputs import Discovery
+    from neurostorm_bids.inputs import Discovery, SourceDataset
     from neurostorm_bids.options import ParticipantOptions
+    from neurostorm_bids.participant.jobs import Job
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,42 @@ def discover(options: ParticipantOptions) -> Discovery:
     )
 
 
+class Plan(NamedTuple):
+    """What a call finds: runs, the datasets they are of, what is to do, and what is not.
+
+    Attributes
+    ----------
+    settled : of runs that are finished, or cannot be read.
+    """
+
+    discovery: Discovery
+    datasets: list[SourceDataset]
+    jobs: list[Job]
+    settled: list[RunStatus]
+
+
+def plan_level(options: ParticipantOptions) -> Plan:
+    """Find the runs and what is to do for them, and check the output folder; write nothing.
+
+    Raises
+    ------
+    UsageError
+        If no model is given, or the output folder is an input.
+    OutputError
+        If the output folder cannot be written, or two runs would have the same results.
+    """
+    if not options.models:
+        raise UsageError(
+            "No model is given. Give --model with a model folder, a published .ckpt file, "
+            "hf://owner/repo/file@revision, or a name that `neurostorm-model show` lists."
+        )
+    discovery = discover(options)
+    datasets = list({run.dataset.path: run.dataset for run in discovery.runs}.values())
+    check_output_dir(options.output_dir, bids_dir=options.bids_dir, datasets=datasets)
+    check_distinct(options.output_dir, discovery.runs)
+    return Plan(discovery, datasets, *plan_jobs(discovery, options))
+
+
 def run_participant_level(options: ParticipantOptions) -> int:
     """Run every chosen run through every model, write the results, report, return the exit status.
 
@@ -49,16 +86,7 @@ def run_participant_level(options: ParticipantOptions) -> int:
     """
     if options.reports_only or options.boilerplate_only:
         return rebuild_reports(options)
-    if not options.models:
-        raise UsageError(
-            "No model is given. Give --model with a model folder, a published .ckpt file, "
-            "hf://owner/repo/file@revision, or a name that `neurostorm-model show` lists."
-        )
-    discovery = discover(options)
-    datasets = list({run.dataset.path: run.dataset for run in discovery.runs}.values())
-    check_output_dir(options.output_dir, bids_dir=options.bids_dir, datasets=datasets)
-    check_distinct(options.output_dir, discovery.runs)
-    jobs, statuses = plan_jobs(discovery, options)
+    discovery, datasets, jobs, statuses = plan_level(options)
     if jobs:
         write_dataset_files(
             options.output_dir,

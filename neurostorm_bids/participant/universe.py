@@ -19,6 +19,7 @@ WITHOUT_EFFECT = {
     *("device", "batch-size", "nprocs", "omp-nthreads", "mem", "mem-mb"),
     *("work-dir", "clean-workdir", "overwrite", "stop-on-first-crash", "resource-monitor"),
     *("output-layout", "debug", "verbose", "reports-only", "boilerplate-only"),
+    *("executor", "participants-per-task", "slurm-time", "slurm-option", "wait"),
     *("run-fmriprep", "fs-license-file", "fmriprep-args"),
 }
 """Options that choose runs or say how work is done, and leave what is computed of a run alone."""

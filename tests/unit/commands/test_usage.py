@@ -13,6 +13,7 @@ import pytest
 import neurostorm_bids
 from neurostorm_bids.cli import LEVELS, command
 from neurostorm_bids.commands.configuration import name_option
+from neurostorm_bids.executor.options import SlurmOptions
 from neurostorm_bids.group.options import GroupOptions
 from neurostorm_bids.inputs import Cleaning, Selection
 from neurostorm_bids.options import ParticipantOptions
@@ -23,7 +24,7 @@ from neurostorm_bids.train.pretrain_options import PretrainOptions
 PACKAGE = Path(neurostorm_bids.__file__).parent
 DOCS = PACKAGE.parent / "docs"
 LEVEL_OPTIONS = {
-    "participant": (ParticipantOptions, Selection, Cleaning),
+    "participant": (ParticipantOptions, Selection, Cleaning, SlurmOptions),
     "group": (GroupOptions, Selection),
     "pretrain": (PretrainOptions, TrainOptions, Selection, Cleaning),
     "finetune": (FinetuneOptions, TrainOptions, Selection, Cleaning),
@@ -45,6 +46,7 @@ ELSEWHERE = {
     "dry_run": "lists in place of running: test_levels, and each level's tests",
     "verbose": "the level of the log",
     "resource_monitor": "wraps the level: test_resources, test_participant",
+    "executor": "hands the level to jobs: test_submission",
     "output_layout": "names the output folder: test_universe, test_participant",
     "run_fmriprep": "runs before the level: test_fmriprep",
     "notrack": "BIDS Apps take it; there is no tracking to turn off: test_levels",

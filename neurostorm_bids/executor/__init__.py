@@ -1,0 +1,1 @@
+"""The participant and group levels as jobs of a cluster: composed here, scheduled by Slurm."""
