@@ -18,7 +18,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m neurostorm_bids.demo $(DEMO)
 
 test: $(VENV)/installed-dev lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadscope
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
