@@ -75,6 +75,7 @@ MAY_IMPORT = {
     },
     "cli": {"arguments", "call", "commands", "resources"},
     "wrapper": {"arguments", "cli"},
+    "brainlife": {"cli", "derivatives", "inputs"},
     "resources": {"derivatives"},
     "audit": {"derivatives", "inputs"},
     "audit_cli": {"arguments", "audit", "commands"},
