@@ -111,11 +111,15 @@ def submit_array(
 
 
 def submit_after(
-    task: Task, before: Sequence[Job[int]], *, folder: Path, options: SlurmOptions
+    task: Task, before: Sequence[str], *, folder: Path, options: SlurmOptions
 ) -> Job[int]:
     """Submit a job that starts when others have ended, however they ended.
 
     It asks for one CPU and no GPU.
+
+    Parameters
+    ----------
+    before : numbers of the others.
 
     Raises
     ------
@@ -127,7 +131,7 @@ def submit_after(
         folder,
         job_name="neurostorm-group",
         options=options,
-        dependency=f"afterany:{number_of(before[0])}" if before else None,
+        dependency=":".join(["afterany", *before]) if before else None,
         **_request(Resources(), sbatch),
     )
     return _submit(executor, [task])[0]

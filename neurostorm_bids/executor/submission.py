@@ -9,6 +9,7 @@ from neurostorm_bids.audit import audit, choose_entries
 from neurostorm_bids.derivatives import write_dataset_files, write_status
 from neurostorm_bids.errors import UserError
 from neurostorm_bids.executor.packing import pack_participants
+from neurostorm_bids.executor.queued import find_queued, write_note
 from neurostorm_bids.executor.slurm import (
     Resources,
     Task,
@@ -21,9 +22,10 @@ from neurostorm_bids.executor.slurm import (
 from neurostorm_bids.inputs.names import natural_key
 from neurostorm_bids.participant.level import plan_level, summarise
 from neurostorm_bids.participant.models import load_models
+from neurostorm_bids.participant.reports import report_missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from submitit import Job
 
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from neurostorm_bids.participant.level import Plan
 
 logger = logging.getLogger(__name__)
+
+FOLDER = ".work/slurm"
+"""Where in the output folder, which all nodes see, submitit keeps what it hands to the tasks."""
 
 
 class Calls(NamedTuple):
@@ -68,14 +73,23 @@ def submit_levels(
     """
     check_slurm()
     plan = plan_level(options)
-    packs = pack_missing(plan, slurm)
+    folder = options.output_dir / FOLDER / options.call.run_uuid
+    words = calls.participant(())
+    queued = find_queued(folder.parent, words=words)
+    packs = pack_missing(plan, slurm, queued=queued)
     _settle(plan, options)
-    folder = options.output_dir / ".work" / "slurm" / options.call.run_uuid
+    if queued:
+        logger.info(
+            "%d participant(s) wait or run already, in job %s",
+            len(queued),
+            ", ".join(sorted(set(queued.values()))),
+        )
     jobs: list[Job[int]] = []
     if packs:
         _tell_earlier_failures(options, packs)
         tasks = [Task(calls.main, calls.participant(pack)) for pack in packs]
         jobs = submit_array(tasks, folder=folder, resources=resources, options=slurm)
+        write_note(folder, number=number_of(jobs[0]), packs=packs, words=words)
         logger.info(
             "Submitted %d participant(s) in %d task(s) as job %s; `squeue -j %s` shows them, "
             "`neurostorm-audit %s` tells who is done; logs are in %s",
@@ -87,24 +101,28 @@ def submit_levels(
             folder,
         )
     status = 0
-    if not packs:
+    if not plan.jobs:
         status = summarise(plan.settled, options)
     elif _list_failed(plan):
         summarise(plan.settled, options)
         status = UserError.exit_status
     if calls.group is not None:
         group = Task(calls.main, calls.group)
-        jobs.append(submit_after(group, jobs, folder=folder, options=slurm))
+        before = dict.fromkeys([*queued.values(), *map(number_of, jobs)])
+        jobs.append(submit_after(group, list(before), folder=folder, options=slurm))
         logger.info("Submitted the group level as job %s, after the others", number_of(jobs[-1]))
     return max(status, int(not _wait(jobs, packs, options))) if slurm.wait and jobs else status
 
 
-def pack_missing(plan: Plan, slurm: SlurmOptions) -> list[tuple[str, ...]]:
-    """Return the participants of each task: those with something to do, and no others."""
+def pack_missing(
+    plan: Plan, slurm: SlurmOptions, *, queued: Collection[str] = ()
+) -> list[tuple[str, ...]]:
+    """Return the participants of each task: those with something to do who are not queued."""
     sizes: dict[str, int] = {}
     for job in sorted(plan.jobs, key=lambda job: natural_key(job.run.participant)):
         label = job.run.participant
-        sizes[label] = sizes.get(label, 0) + _measure(job)
+        if label not in queued:
+            sizes[label] = sizes.get(label, 0) + _measure(job)
     return pack_participants(sizes, participants_per_task=slurm.participants_per_task)
 
 
@@ -123,7 +141,8 @@ def _measure(job: RunJob) -> int:
 
 
 def _settle(plan: Plan, options: ParticipantOptions) -> None:
-    """Write what is known before any task runs: whom to expect, and what cannot be read."""
+    """Write what is known before any task runs: who is done, whom to expect, what is unusable."""
+    report_missing(options, plan.settled, plan.datasets)
     if not plan.jobs:
         return
     write_dataset_files(

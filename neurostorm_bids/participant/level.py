@@ -103,7 +103,7 @@ def run_participant_level(options: ParticipantOptions) -> int:
             reporter.close()
         statuses = reporter.statuses
     else:
-        report_missing(options, statuses)
+        report_missing(options, statuses, datasets)
     return summarise(statuses, options)
 
 

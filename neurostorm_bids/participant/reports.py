@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from neurostorm_bids.derivatives import check_output_dir, write_status
 from neurostorm_bids.derivatives.dataset import read_dataset_description
 from neurostorm_bids.errors import SelectionError, UserError
+from neurostorm_bids.inputs.files import read_json_object
 from neurostorm_bids.inputs.scan import list_participants
 from neurostorm_bids.inputs.selection import choose_participants
 from neurostorm_bids.report.boilerplate import write_boilerplate
@@ -108,12 +109,43 @@ def report_again(output_dir: Path, run_uuid: str) -> None:
         report(output_dir, logs.parts[-3].removeprefix("sub-"))
 
 
-def report_missing(options: ParticipantOptions, statuses: Sequence[RunStatus]) -> None:
-    """Write the reports that a call which was killed did not come to."""
-    finished = dict.fromkeys(one.participant for one in statuses if one.state == "skipped")
-    for participant in finished:
+def report_missing(
+    options: ParticipantOptions,
+    statuses: Sequence[RunStatus],
+    datasets: Sequence[SourceDataset],
+) -> None:
+    """Write the reports and status files that a call which was killed did not come to."""
+    finished: dict[str, list[RunStatus]] = {}
+    for status in statuses:
+        if status.state == "skipped":
+            finished.setdefault(status.participant, []).append(status)
+    untold: list[RunStatus] = []
+    for participant, own in finished.items():
         if not (options.output_dir / f"sub-{participant}.html").exists():
             report(options.output_dir, participant)
+        if not _list_told(options.output_dir, participant) >= {status.run for status in own}:
+            untold += own
+    if untold:
+        write_status(
+            options.output_dir,
+            untold,
+            call=options.call,
+            bids_dir=options.bids_dir,
+            datasets=datasets,
+            debug=options.debug,
+            is_whole=False,
+        )
+
+
+def _list_told(output_dir: Path, participant: str) -> set[str]:
+    """Return the runs that a participant's latest status file says are finished."""
+    paths = sorted((output_dir / f"sub-{participant}" / "log").glob("*/status.json"))
+    try:
+        runs = read_json_object(paths[-1]).get("Runs") if paths else None
+    except UserError:
+        return set()
+    told = [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
+    return {str(run.get("Run")) for run in told if run.get("State") != "failed"}
 
 
 def rebuild_reports(options: ParticipantOptions) -> int:

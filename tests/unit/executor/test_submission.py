@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from neurostorm_bids.audit import audit
 from neurostorm_bids.cli import main
 from neurostorm_bids.demo_data import write_cohort, write_encoder
 from neurostorm_bids.executor import slurm
@@ -97,8 +98,26 @@ def test_a_task_does_its_share_and_only_the_rest_is_submitted_next_time(call, tm
     assert "Submitted 2 participant(s)" in capsys.readouterr().err
     labels = [task.words[-1][-2:] for task in read_tasks(tmp_path, 42)]
     assert labels == ["01", "03"]
+    # A task that is killed after its last file leaves no word of it.
+    for status in (tmp_path / "out").glob("sub-02/log/*/status.json"):
+        status.unlink()
+    assert call("--participants-per-task", "1") == 0
+    states = {entry.participant: entry.state for entry in audit(tmp_path / "out")}
+    assert states == {"01": "missing", "02": "done", "03": "missing"}
     table = (tmp_path / "out" / "participants.tsv").read_text()
     assert table.split() == ["participant_id", "sub-01", "sub-02", "sub-03"]
+
+
+def test_who_waits_or_runs_already_is_not_submitted_again(cluster, call, tmp_path, capsys):
+    assert call("--participants-per-task", "1") == 0
+    (cluster / "squeue").write_text("#!/bin/sh\necho 41_0\necho 41_2\n")
+    assert call("--participants-per-task", "1", levels=["participant", "group"]) == 0
+    assert "2 participant(s) wait or run already, in job 41" in capsys.readouterr().err
+    (task,) = read_tasks(tmp_path, 42)
+    assert task.words[-1] == "--participant-label=02"
+    assert read_script(cluster, 43)["dependency"] == "afterany:41:42"
+    assert call("--dummy-scans", "1") == 0
+    assert "Submitted 3 participant(s)" in capsys.readouterr().err
 
 
 def test_the_options_of_the_call_are_those_of_its_tasks(cluster, call, tmp_path):
