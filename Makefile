@@ -1,6 +1,7 @@
 # make demo   set everything up and run the main job on data made on the spot
 # make test   set everything up and run the tests
 # make containers  build the image for CPUs and test it; ENGINE, BUILD and BUILD_ARGS choose how
+# make slurm-test  start a Slurm of one node and run the tests that need one (slurm-wlm, munge)
 # make usage       write docs/usage.md anew, from the parser
 # make boutiques   write boutiques.json anew, from the parser
 # make locks  write the lock files of the images anew
@@ -12,7 +13,7 @@ DEMO ?= demo-output
 TORCH_INDEX ?= --extra-index-url https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench containers boutiques locks constraints clean
+.PHONY: demo test lint bench containers slurm-test usage boutiques locks constraints clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m neurostorm_bids.demo $(DEMO)
@@ -40,6 +41,9 @@ containers: $(VENV)/installed-dev
 	$(BUILD) --file docker/Dockerfile --target cpu --tag $(IMAGE) $(BUILD_ARGS) .
 	NEUROSTORM_RUN="$(RUN)" NEUROSTORM_IMAGE=$(IMAGE) \
 	    $(BIN)/python -m pytest -m container tests/container
+
+slurm-test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 usage: $(VENV)/installed
 	$(BIN)/python docs/usage.py
