@@ -21,6 +21,7 @@ from neurostorm_bids.commands import (
     group,
     participant,
     pretrain,
+    remote,
     shared,
     training,
 )
@@ -95,6 +96,7 @@ def run_levels(**_: Any) -> int:  # noqa: ANN401 - click's parameters
     _set_up_logging(verbosity=ctx.params["verbose"], debug=ctx.params["debug"])
     levels = _name_levels(ctx.params["analysis_level"])
     check_levels(levels, ctx)
+    remote.check_address(ctx, levels)
     restore_folders(ctx)
     configuration = list_configuration(ctx, levels)
     if cluster.is_asked_for(ctx):
@@ -172,8 +174,8 @@ command = LevelCommand(
     callback=run_levels,
     help="""Run the NeuroSTORM foundation model on fMRI that fMRIPrep has cleaned.
 
-    BIDS_DIR is an fMRIPrep derivatives folder, or a raw BIDS folder that holds one below
-    derivatives/. OUTPUT_DIR becomes a BIDS derivatives dataset: embeddings and predictions
+    BIDS_DIR is an fMRIPrep derivatives folder, a raw BIDS folder that holds one below derivatives/,
+    or openneuro://dsNNNNNN. OUTPUT_DIR becomes a BIDS derivatives dataset: embeddings and predictions
     (participant), tables and scores over participants (group), a model trained on these data
     (pretrain), or one that was taught a target, with its scores beside baselines (finetune).
     """,
@@ -211,6 +213,7 @@ command = LevelCommand(
         ),
         *shared.OPTIONS,
         *participant.OPTIONS,
+        *remote.OPTIONS,
         *cluster.OPTIONS,
         *pretrain.OPTIONS,
         *training.OPTIONS,

@@ -103,7 +103,8 @@ def submit(
     """
     _check(ctx, levels)
     given = keep_those_of("participant", ctx)
-    for name in ("analysis_level", "verbose", "config_file", "resource_monitor", "dry_run"):
+    unneeded = {"analysis_level", "verbose", "config_file", "resource_monitor", "dry_run"}
+    for name in (*unneeded, "drop_after"):
         del given[name]
     slurm = SlurmOptions(
         time_limit=given.pop("time_limit"),

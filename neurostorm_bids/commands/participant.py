@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from neurostorm_bids.commands.levels import LevelOption
+from neurostorm_bids.commands.remote import open_dataset, print_fetching
 from neurostorm_bids.commands.shared import (
     COUNT,
     MODELS_RUN,
@@ -153,8 +154,9 @@ OPTIONS: list[click.Parameter] = [
 def run(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parameters
     """Run the level with click's parameters and return the exit status."""
     is_multiverse = given.pop("output_layout") == "multiverse"
+    drop_after = given.pop("drop_after")
     options = read_options(given)
-    from neurostorm_bids.participant import discover, run_participant_level
+    from neurostorm_bids.participant import run_participant_level
 
     if options.run_fmriprep:
         if not _preprocess(options, dry_run=dry_run):
@@ -162,13 +164,14 @@ def run(*, dry_run: bool, **given: Any) -> int:  # noqa: ANN401 - click's parame
         options = _use_fmriprep(options)
     if is_multiverse:
         options = enter_universe(options)
-    if not dry_run:
-        open_folder(options)
     if dry_run:
-        print_plan(discover(options), options.bids_dir)
+        options, discovery = print_fetching(options)
+        print_plan(discovery, options.bids_dir)
         return 0
-    status = run_participant_level(options)
-    _keep_checksums(options)
+    with open_dataset(options, drop_after=drop_after) as opened:
+        open_folder(opened)
+        status = run_participant_level(opened)
+        _keep_checksums(opened)
     return status
 
 

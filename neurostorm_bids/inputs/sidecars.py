@@ -62,7 +62,7 @@ def read_repetition_time(
     """
     bold = bold.absolute()
     root = _find_root(bold) if dataset_root is None else dataset_root.absolute()
-    sidecars = _find_sidecars(bold, root, list_folder)
+    sidecars = find_sidecars(bold, root, list_folder)
     if raw_root is not None:
         sidecars = [*_find_raw_sidecars(bold, root, raw_root, list_folder), *sidecars]
     if not sidecars:
@@ -88,7 +88,7 @@ def read_repetition_time(
     raise DataError(msg)
 
 
-def _find_sidecars(
+def find_sidecars(
     bold: Path, root: Path, list_folder: Callable[[Path], Sequence[Sidecar]]
 ) -> list[Path]:
     """Return the JSON files that apply to a BOLD file, the most general first."""

@@ -46,6 +46,7 @@ ELSEWHERE = {
     "dry_run": "lists in place of running: test_levels, and each level's tests",
     "verbose": "the level of the log",
     "resource_monitor": "wraps the level: test_resources, test_participant",
+    "drop_after": "runs after the level: test_openneuro",
     "executor": "hands the level to jobs: test_submission",
     "output_layout": "names the output folder: test_universe, test_participant",
     "run_fmriprep": "runs before the level: test_fmriprep",
