@@ -175,9 +175,9 @@ command = LevelCommand(
     help="""Run the NeuroSTORM foundation model on fMRI that fMRIPrep has cleaned.
 
     BIDS_DIR is an fMRIPrep derivatives folder, a raw BIDS folder that holds one below derivatives/,
-    or openneuro://dsNNNNNN. OUTPUT_DIR becomes a BIDS derivatives dataset: embeddings and predictions
-    (participant), tables and scores over participants (group), a model trained on these data
-    (pretrain), or one that was taught a target, with its scores beside baselines (finetune).
+    or openneuro://dsNNNNNN. OUTPUT_DIR becomes a BIDS derivatives dataset: embeddings and
+    predictions (participant), tables and scores over participants (group), a model trained on these
+    data (pretrain), or one that was taught a target, with its scores beside baselines (finetune).
     """,
     context_settings={"max_content_width": 100},
     examples=[
