@@ -5,12 +5,13 @@ Git and git-annex are called; nothing is asked of the network that the user did 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -22,7 +23,7 @@ from neurostorm_bids.inputs.scan import list_participants, scan_participant
 from neurostorm_bids.inputs.sidecars import find_sidecars, list_sidecars
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from neurostorm_bids.inputs.records import Discovery
@@ -129,11 +130,20 @@ def fetch_files(folder: Path, paths: Sequence[Path]) -> None:
         return
     n_bytes = count_bytes(paths)
     logger.info("Fetching %d file(s), %.1f MB, of %s", len(paths), n_bytes / 1e6, folder.name)
+    n_done, failed = 0, []
     for names in _split(folder, paths):
-        _run(
-            ["annex", "get", "--quiet", "--", *names],
-            folder=folder,
-            what=f"Not all of {folder.name} could be fetched",
+        for outcome in _get(names, folder=folder):
+            if outcome.get("success"):
+                n_done += 1
+                logger.info("Fetched %d of %d: %s", n_done, len(paths), outcome.get("file"))
+            else:
+                said = " ".join(str(text) for text in outcome.get("error-messages", []))
+                failed.append(f"{outcome.get('file')}: {' '.join(said.split())}")
+    if failed or any(_is_absent(path) for path in paths):
+        raise ReadError(
+            f"Not all of {folder.name} could be fetched, {n_done} of {len(paths)} file(s). "
+            f"{'; '.join(failed)[:_MAX_SAID]} Check the network; the same call goes on where this "
+            "one stopped."
         )
 
 
@@ -191,6 +201,27 @@ def _clone(address: str, folder: Path) -> None:
     partial.rename(folder)
 
 
+def _get(names: Sequence[str], *, folder: Path) -> Iterator[dict[str, Any]]:
+    """Fetch files, and yield what git-annex tells of each as it is done."""
+    with subprocess.Popen(  # noqa: S603 - names were checked, and no shell is asked
+        ["git", "annex", "get", "--json", "--json-error-messages", "--", *names],  # noqa: S607
+        cwd=folder,
+        env=_make_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():
+            try:
+                outcome = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(outcome, dict):
+                yield outcome
+
+
 def _split(folder: Path, paths: Sequence[Path]) -> list[list[str]]:
     """Split files into lists of names that fit into one call."""
     parts: list[list[str]] = [[]]
@@ -206,22 +237,17 @@ def _split(folder: Path, paths: Sequence[Path]) -> list[list[str]]:
 
 
 def _run(arguments: Sequence[str], *, what: str, folder: Path | None = None) -> None:
-    """Run git; it asks nobody anything, and needs no identity of the user.
+    """Run git; it asks nobody anything, and needs no identity.
 
     Raises
     ------
     ReadError
         If it fails; the message begins with `what`.
     """
-    identity = {
-        f"GIT_{role}_{key}": value
-        for role in ("AUTHOR", "COMMITTER")
-        for key, value in (("NAME", "neurostorm-bids"), ("EMAIL", "neurostorm@localhost"))
-    }
     done = subprocess.run(  # noqa: S603 - names were checked, and no shell is asked
         ["git", *arguments],  # noqa: S607 - the user's own git
         cwd=folder,
-        env={**os.environ, **identity, "GIT_TERMINAL_PROMPT": "0"},
+        env=_make_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -234,3 +260,12 @@ def _run(arguments: Sequence[str], *, what: str, folder: Path | None = None) -> 
             f"{what}: {said or f'git ended with status {done.returncode}'}. Check the address and "
             "the network; the same call goes on where this one stopped."
         )
+
+
+def _make_environment() -> dict[str, str]:
+    identity = {
+        f"GIT_{role}_{key}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for key, value in (("NAME", "neurostorm-bids"), ("EMAIL", "neurostorm@localhost"))
+    }
+    return {**os.environ, **identity, "GIT_TERMINAL_PROMPT": "0"}

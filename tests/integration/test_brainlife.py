@@ -107,6 +107,23 @@ def test_a_run_that_fails_is_told_of(task):
     assert product["tags"] == []
 
 
+def test_the_container_sees_the_folders_of_all_tasks(task, tmp_path):
+    stub = tmp_path / "bin" / "apptainer"
+    stub.parent.mkdir()
+    stub.write_text('#!/bin/bash\nprintf "%s\\n" "$@" >called\nexit 3\n')
+    stub.chmod(0o755)
+    path = f"{stub.parent}:/usr/bin:/bin"
+    environment = {"PATH": path, "NEUROSTORM_IMAGE": "some image.sif"}
+    done = subprocess.run([MAIN], cwd=task, env=environment, check=False)
+    assert done.returncode == 3
+    called = [word for word in (task / "called").read_text().splitlines() if word != "--nv"]
+    assert called == [
+        *("exec", "--cleanenv", "-B", str(task.parent), "--pwd", str(task)),
+        *("some image.sif", "python", "-m", "neurostorm_bids.brainlife"),
+    ]
+    assert json.loads((task / "product.json").read_text())["brainlife"][0]["type"] == "error"
+
+
 def test_a_container_that_never_ran_is_told_of(task):
     (task / "product.json").write_text("of an earlier try")
     done, product = run_main(task, "false")
