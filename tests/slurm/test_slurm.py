@@ -140,11 +140,18 @@ def test_a_task_that_is_preempted_starts_again_by_itself(cluster, data, plain, t
     assert read_results(out, pattern) == read_results(plain, pattern)
 
 
-@pytest.mark.usefixtures("cluster")
-def test_sixteen_tasks_at_once_leave_the_dataset_of_a_plain_run(data, plain, tmp_path):
-    out = tmp_path / "out"
-    crowd = ("--slurm-option", "partition=crowd", "--wait")
+def test_sixteen_tasks_at_once_leave_the_dataset_of_a_plain_run(cluster, data, plain):
+    out = data / "crowd"
+    crowd = ("--slurm-option", "partition=crowd")
     assert submit(data, out, *crowd, levels=("participant", "group")) == 0
+    at_once = []
+
+    def is_over() -> bool:
+        at_once.append(cluster.ask("squeue", "--noheader", "--states=RUNNING").count("\n") + 1)
+        return not cluster.ask("squeue", "--noheader")
+
+    cluster.wait_until(is_over, seconds=900)
+    assert max(at_once) == N_PEOPLE
     assert read_results(out) == read_results(plain)
     assert list(states(out).values()) == ["done"] * N_PEOPLE
     assert len((out / "participants.tsv").read_text().splitlines()) == 1 + N_PEOPLE
