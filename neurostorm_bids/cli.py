@@ -28,7 +28,13 @@ from neurostorm_bids.commands import (
 from neurostorm_bids.commands.configuration import list_configuration, restore_folders
 from neurostorm_bids.commands.descriptor import print_descriptor
 from neurostorm_bids.commands.levels import LevelCommand, check_levels, keep_those_of
-from neurostorm_bids.errors import AnalysisLevelError, SelectionError, UsageError, UserError
+from neurostorm_bids.errors import (
+    AnalysisLevelError,
+    ReadError,
+    SelectionError,
+    UsageError,
+    UserError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -78,13 +84,27 @@ def main(argv: Sequence[str]) -> int:
     except Exception as err:
         if debug:
             raise
+        return _tell_unexpected(err)
+    return status if isinstance(status, int) else 0
+
+
+def _tell_unexpected(err: Exception) -> int:
+    """Say what nobody foresaw, and return the exit status: a defect, or the operating system."""
+    if isinstance(err, OSError):
+        what = err.strerror or type(err).__name__
+        where = f": {err.filename!s:.200}" if err.filename else ""
         click.echo(
-            f"neurostorm: unexpected {type(err).__name__}: {err}\n"
-            "This is a defect of neurostorm-bids. Run again with --debug and report what comes.",
+            f"neurostorm: the operating system refused ({what}{where}). Check the paths of the "
+            "call, their permissions and disks; with --debug all of it is told.",
             err=True,
         )
-        return 1
-    return status if isinstance(status, int) else 0
+        return ReadError.exit_status
+    click.echo(
+        f"neurostorm: unexpected {type(err).__name__}: {err}\n"
+        "This is a defect of neurostorm-bids. Run again with --debug and report what comes.",
+        err=True,
+    )
+    return UserError.exit_status
 
 
 def run_levels(**_: Any) -> int:  # noqa: ANN401 - click's parameters

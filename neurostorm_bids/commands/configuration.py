@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 1_000_000
+_MAX_BITS = 64
 ONLY_TYPED = {"config_file", "dry_run"}
 """Options, by parameter, that a file may not hold: they say what to do with the others."""
 
@@ -145,9 +146,14 @@ def _suggest(name: str, options: dict[str, click.Option]) -> str:
 
 def _check(ctx: click.Context, param: click.Option, value: object, *, where: str) -> object:
     """Return a value of a file as click takes it; refuse what does not fit the option."""
+    if not _is_sound(value):
+        raise UsageError(
+            f"{where}: expected numbers of at most 64 bits, as TOML has them, and texts without "
+            "control characters."
+        )
     expected, fits = _expect(param, value)
     if not fits:
-        raise UsageError(f"{where}: expected {expected}; found {value!r}.")
+        raise UsageError(f"{where}: expected {expected}; found {value!r:.200}.")
     if isinstance(value, int) and not isinstance(value, bool) and _takes_text(param):
         value = str(value)
     try:
@@ -155,6 +161,17 @@ def _check(ctx: click.Context, param: click.Option, value: object, *, where: str
     except click.BadParameter as err:
         raise UsageError(f"{where}: {err.message}") from err
     return value
+
+
+def _is_sound(value: object) -> bool:
+    """Tell whether a value holds nothing that neither an option nor TOML knows."""
+    if isinstance(value, list):
+        return all(_is_sound(item) for item in value)
+    if isinstance(value, dict):
+        return all(_is_sound(item) for pair in value.items() for item in pair)
+    if isinstance(value, str):
+        return "\x00" not in value
+    return not isinstance(value, int) or value.bit_length() <= _MAX_BITS
 
 
 def _expect(param: click.Option, value: object) -> tuple[str, bool]:

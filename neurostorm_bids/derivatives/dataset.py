@@ -166,10 +166,11 @@ def read_dataset_description(output_dir: Path) -> dict[str, Any]:
     advice = "Name an output folder of its own for neurostorm-bids."
     try:
         description = json.loads(text)
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise OutputError(f"{path} is not JSON ({err}). Mend it, or: {advice}") from err
     generators = description.get("GeneratedBy") if isinstance(description, dict) else None
-    makers = [one.get("Name") for one in generators or [] if isinstance(one, dict)]
+    generators = generators if isinstance(generators, list) else []
+    makers = [one.get("Name") for one in generators if isinstance(one, dict)]
     if NAME not in makers:
         raise OutputError(
             f"{output_dir} holds a dataset that neurostorm-bids did not make: {path.name} names "

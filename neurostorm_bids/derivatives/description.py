@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from neurostorm_bids import __version__
+from neurostorm_bids.derivatives.texts import make_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -48,7 +49,9 @@ def describe_dataset(
             *_list_sources(dataset.description),
         )
     ]
-    return {
+    told = existing.get("SourceDatasets")
+    known_links = existing.get("DatasetLinks")
+    description = {
         "Name": "neurostorm-bids: embeddings and predictions of the NeuroSTORM model",
         "HowToAcknowledge": ACKNOWLEDGEMENT,
         **_inherit_license(datasets),
@@ -57,9 +60,10 @@ def describe_dataset(
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": _without_repeats([_describe_program(), *others, *chain]),
-        "SourceDatasets": _without_repeats([*existing.get("SourceDatasets", []), *sources]),
-        "DatasetLinks": {**existing.get("DatasetLinks", {}), **links},
+        "SourceDatasets": _without_repeats([*(told if isinstance(told, list) else []), *sources]),
+        "DatasetLinks": {**(known_links if isinstance(known_links, dict) else {}), **links},
     }
+    return {key: make_writable(value) for key, value in description.items()}
 
 
 def link_dataset(path: Path, output_dir: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -119,7 +120,7 @@ class Result:
         value = self.sidecar.get(name)
         if not isinstance(value, int | float) or isinstance(value, bool):
             return None
-        return float(value) if math.isfinite(value) else None
+        return float(value) if abs(value) <= sys.float_info.max else None
 
     def list_texts(self, name: str) -> list[str]:
         """Return a list of texts of the sidecar; empty if it has none of that name."""

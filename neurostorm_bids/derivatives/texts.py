@@ -16,6 +16,23 @@ def format_json(content: object) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def make_writable(value: object) -> object:
+    """Return what stood in somebody else's JSON as `format_json` can write it.
+
+    Python reads NaN, Infinity and halves of characters, which neither JSON nor UTF-8 have: these
+    become text, and question marks.
+    """
+    if isinstance(value, Mapping):
+        return {str(make_writable(key)): make_writable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [make_writable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", errors="replace").decode("utf-8")
+    return value
+
+
 def to_plain(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options as JSON and TOML can write them.
 

@@ -23,6 +23,8 @@ POSITION_TOLERANCE = 1e-3
 float32, and an affine that went through a quaternion is not exact."""
 
 MAX_SERIES_BYTES = 64 * 2**30
+MAX_REFINEMENT = 100
+"""Voxels of the grid for each of the file: voxels of 8 mm on a grid of 2 mm make 64 of each."""
 
 
 class Frames(NamedTuple):
@@ -148,11 +150,16 @@ def resample_in_space(
     Raises
     ------
     DataError
-        If the series would be larger than any run of BOLD.
+        If the series would be larger than any run of BOLD, or much finer than the file.
     TemporaryError
         If there is no memory for it.
     """
-    n_brain = interpolation.shape[0]
+    n_brain, n_voxels = interpolation.shape
+    if n_brain > MAX_REFINEMENT * n_voxels:
+        raise DataError(
+            f"The run has {n_voxels} voxels, of which {n_brain} brain voxels would be made; "
+            f"expected at most {MAX_REFINEMENT} times as many. Check the file's voxel size."
+        )
     if n_volumes * n_brain * np.dtype(np.float32).itemsize > MAX_SERIES_BYTES:
         raise DataError(
             f"{n_volumes} volumes of {n_brain} brain voxels exceed {MAX_SERIES_BYTES} bytes; "

@@ -35,7 +35,7 @@ from neurostorm_bids.grid.resample import (
     reflect_in_time,
     resample_in_space,
 )
-from neurostorm_bids.grid.spec import MAX_REPETITION_TIME_S
+from neurostorm_bids.grid.spec import MAX_REPETITION_TIME_S, MAX_VOLUMES
 from neurostorm_bids.grid.warp import locate_grid
 
 if TYPE_CHECKING:
@@ -282,6 +282,12 @@ def _lay_clock(run: Volumes, n_volumes: int, spec: GridSpec, repetition_time_s: 
         raise DataError(
             f"The repetition time of {run.name} is {repetition_time_s:g} s; expected a number "
             f"above 0 and up to {MAX_REPETITION_TIME_S:g}. Correct RepetitionTime in the sidecar."
+        )
+    if n_volumes * repetition_time_s > MAX_VOLUMES * spec.repetition_time_s:
+        raise DataError(
+            f"{run.name} has {n_volumes} volumes of {repetition_time_s:g} s, which make more than "
+            f"{MAX_VOLUMES} of {spec.repetition_time_s:g} s; expected a single run. Check its "
+            "header, and RepetitionTime in the sidecar."
         )
     clock = find_clock(
         n_volumes,

@@ -20,6 +20,8 @@ MAX_VOXELS_PER_AXIS = 512
 MIN_REPETITION_TIME_S = 0.01
 MAX_REPETITION_TIME_S = 60.0
 MIN_VOXEL_VOLUME_MM3 = 1e-6
+MAX_VOLUMES = 10_000_000
+"""Of the model's clock; a header that asks for more is damaged."""
 
 # The field of view that the published weights saw: world position in mm of the outer face of the
 # first voxel, and the direction in which voxels are counted (left, anterior, superior).
@@ -185,7 +187,10 @@ def _check_affine(affine: object) -> Affine:
 
 def _check_clock(repetition_time_s: object) -> float:
     is_number = isinstance(repetition_time_s, Real) and not isinstance(repetition_time_s, bool)
-    seconds = float(cast("float", repetition_time_s)) if is_number else math.nan
+    try:
+        seconds = float(cast("float", repetition_time_s)) if is_number else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        seconds = math.inf
     if not MIN_REPETITION_TIME_S <= seconds <= MAX_REPETITION_TIME_S:
         raise DataError(
             f"The repetition time of a grid is {MIN_REPETITION_TIME_S:g} to "

@@ -26,7 +26,7 @@ from neurostorm_bids.grid.quantise import (
 from neurostorm_bids.grid.resample import Clock, find_clock
 from neurostorm_bids.grid.runfile import Tensor, open_tensors, write_tensors
 from neurostorm_bids.grid.series import Series
-from neurostorm_bids.grid.spec import MAX_REPETITION_TIME_S, GridSpec
+from neurostorm_bids.grid.spec import MAX_REPETITION_TIME_S, MAX_VOLUMES, GridSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 FORMAT = "neurostorm-run"
 FORMAT_VERSION = 2
 """To be raised when the file changes, or when gridding the same source gives other values."""
-
-MAX_VOLUMES = 10_000_000
-"""Of the model's clock; a header that asks for more is damaged."""
 
 _N_BITS: dict[str, NBits] = {"U8": 8, "U16": 16}
 

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 FilterValue = str | int | None
 Filters = dict[str, FilterValue | list[FilterValue]]
 
+_MAX_INDEX = 2**31
+
 # What fMRIPrep looks up by a filter file; all but "bold" mean nothing here.
 _QUERIES = ("bold", "fmap", "sbref", "t1w", "t2w", "flair", "roi", "xfm")
 
@@ -53,10 +55,19 @@ def read_filter_file(path: Path) -> Filters:
             msg = f"Unknown entity {key!r} in {path}. Known are {', '.join(known)}."
             raise UsageError(msg)
         for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, bool) or not isinstance(one, str | int | None):
+            if not _means_something(one):
                 msg = f'Expected text, null, "*" or a list of them for {key!r} in {path}, found '
                 raise UsageError(f"{msg}{one!r:.80}.")
     return filters
+
+
+def _means_something(value: object) -> bool:
+    """Tell whether PyBIDS, which asks a database, can look for a value."""
+    if isinstance(value, str):
+        return value.isprintable()
+    return value is None or (
+        isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MAX_INDEX
+    )
 
 
 def find_filtered(root: Path, participants: Collection[str], filters: Filters) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import MISSING, asdict, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -62,7 +62,8 @@ def check_real(config: object, name: str, *, low: float, high: float) -> None:
     """Raise `DataError` unless the field is a finite number within these bounds, both included."""
     value = getattr(config, name)
     is_real = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_real or not math.isfinite(value) or not low <= value <= high:
+    # Compared, not converted: JSON may hold whole numbers that no float can.
+    if not is_real or not abs(value) <= sys.float_info.max or not low <= value <= high:
         _fail(config, name, f"a finite number from {low} to {high}")
 
 

@@ -14,7 +14,7 @@ from neurostorm_bids.model.config import HeadConfig, ModelConfig, TargetKind, Ta
 from neurostorm_bids.model.digest import digest_file
 from neurostorm_bids.model.masking import check_scheme
 from neurostorm_bids.model.shapes import Prefixes, check_shapes, expect_shapes
-from neurostorm_bids.model.torchfile import StoredTensor, TorchFile, are_sizes
+from neurostorm_bids.model.torchfile import StoredTensor, TorchFile, are_sizes, is_bounded
 from neurostorm_bids.model.weights import Checkpoint, Provenance, check_finite
 
 if TYPE_CHECKING:
@@ -156,6 +156,14 @@ def _shapes(part: Mapping[str, StoredTensor]) -> Iterator[tuple[str, Shape]]:
 
 def _read_contents(contents: Any, path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:  # noqa: ANN401
     """Return the tensors and the hyper-parameters of a file, checked to be such."""
+    used = contents
+    if isinstance(contents, dict):
+        used = (list(contents), contents.get("state_dict"), contents.get("hyper_parameters"))
+    if not is_bounded(used):
+        raise DataError(
+            f"{path} is not a checkpoint: its pickle refers to itself, or to numbers beyond any "
+            "size. Compare its SHA-256 with the publisher's, and fetch it again."
+        )
     state = contents.get("state_dict") if isinstance(contents, dict) else None
     if not isinstance(state, dict):
         found = sorted(map(str, contents)) if isinstance(contents, dict) else type(contents)

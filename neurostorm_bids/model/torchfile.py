@@ -14,20 +14,31 @@ import io
 import pickle
 import struct
 import zipfile
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
 
 import torch
 
 from neurostorm_bids.errors import DataError, ReadError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
 
     from torch import Tensor
 
+Tuple = TypeVar("Tuple", bound=tuple[Any, ...])
+
 MAX_PICKLE_BYTES = 16 * 2**20
 """A published checkpoint's pickle takes well under 1 MiB; its tensors lie outside of it."""
+
+MAX_VALUES = 1_000_000
+MAX_NESTING = 50
+"""Values in what is used of a pickle, counted as often as they are referred to; their nesting.
+
+A pickle may refer to one value any number of times: sixty lists of two, each twice the one before,
+take a few hundred bytes and cannot be spelt out in any memory.
+"""
 
 _DTYPES = {
     "FloatStorage": torch.float32,
@@ -35,6 +46,8 @@ _DTYPES = {
     "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16,
 }
+
+_MAX_BITS = 64
 
 # What zipfile raises for one that is damaged, depending on where.
 _ZIP_ERRORS = (
@@ -105,6 +118,12 @@ class _InertDict(Inert):
 class _InertUnpickler(pickle._Unpickler):  # noqa: SLF001
     """Reads a pickle; every name in it leads to one of this module's own harmless things."""
 
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # noqa: SLF001
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in pickle
+        super().__init__(*args, **kwargs)
+        self._weights: dict[int, tuple[object, int]] = {}
+
     def find_class(self, module: str, name: str, /) -> Any:  # noqa: ANN401 - as in pickle
         if module == "torch" and name.endswith("Storage"):
             return name
@@ -117,17 +136,46 @@ class _InertUnpickler(pickle._Unpickler):  # noqa: SLF001
 
     def persistent_load(self, pid: Any) -> Storage:  # noqa: ANN401 - as in pickle
         if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage":  # noqa: PLR2004
-            raise pickle.UnpicklingError(f"unknown kind of reference {pid!r:.80}")
+            raise pickle.UnpicklingError(f"unknown kind of reference {type(pid).__name__}")
         _, kind, key, _location, n_elements = pid
-        return Storage(kind, key, n_elements)
+        return self._weigh(Storage(kind, key, n_elements))
 
     def _describe_tensor(
         self, storage: object, offset: object, shape: object, stride: object, *_: object
     ) -> StoredTensor:
-        return StoredTensor(storage, offset, shape, stride)
+        return self._weigh(StoredTensor(storage, offset, shape, stride))
+
+    def _weigh(self, made: Tuple) -> Tuple:
+        """Refuse a tuple that stands for too many values: hashing it would never end."""
+        weight = 1 + sum(
+            self._weights[id(item)][1] if id(item) in self._weights else 1 for item in made
+        )
+        if weight > MAX_VALUES:
+            raise pickle.UnpicklingError("tuples that refer to each other without end")
+        self._weights[id(made)] = made, weight  # kept, so that nothing else gets its id
+        return made
+
+    def _refuse(self) -> None:
+        # Python allocates as much as these few bytes say, before it looks for it.
+        raise pickle.UnpicklingError("a byte array, which no checkpoint has")
 
     def _unwrap_parameter(self, tensor: object, *_: object) -> object:
         return tensor
+
+
+def _load_and_weigh(code: int) -> Callable[[Any], None]:
+    load: Callable[[Any], None] = _InertUnpickler.dispatch[code]
+
+    def load_tuple(self: Any) -> None:  # noqa: ANN401 - as in pickle
+        load(self)
+        self._weigh(self.stack[-1])
+
+    return load_tuple
+
+
+for _code in pickle.TUPLE + pickle.TUPLE1 + pickle.TUPLE2 + pickle.TUPLE3:
+    _InertUnpickler.dispatch[_code] = _load_and_weigh(_code)
+_InertUnpickler.dispatch[pickle.BYTEARRAY8[0]] = _InertUnpickler._refuse  # noqa: SLF001
 
 
 class TorchFile:
@@ -253,6 +301,23 @@ class TorchFile:
             f"{self._path} cannot be read as a checkpoint of PyTorch: found {found}. "
             "Compare its SHA-256 with the publisher's, and fetch it again."
         )
+
+
+def is_bounded(value: object) -> bool:
+    """Say whether what a pickle holds can be spelt out: few values, flat, and no huge numbers."""
+    left = [MAX_VALUES]
+
+    def fits(one: object, depth: int) -> bool:
+        left[0] -= 1
+        if left[0] < 0 or depth > MAX_NESTING:
+            return False
+        if isinstance(one, dict):
+            return all(fits(item, depth + 1) for pair in one.items() for item in pair)
+        if isinstance(one, list | tuple | set | frozenset):
+            return all(fits(item, depth + 1) for item in one)
+        return not isinstance(one, int) or one.bit_length() <= _MAX_BITS
+
+    return fits(value, 0)
 
 
 def are_sizes(values: object) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import lzma
 import math
+import struct
 import tokenize
 import zipfile
 import zlib
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +44,8 @@ _DAMAGE = (
     EOFError,
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
+    struct.error,
     RuntimeError,  # encrypted, or compressed in a way that is not known
     SyntaxError,  # of a header
     tokenize.TokenError,
@@ -106,7 +111,7 @@ def _check_names(names: list[str], path: Path) -> None:
             f"Expected a column {STIM_FILE} that names the images, found none in {path}."
         )
     if len(set(names)) < len(names):
-        twice = sorted(name for name in set(names) if names.count(name) > 1)
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
         raise DataError(f"Expected every image once, found {twice[:3]} more than once in {path}.")
 
 

@@ -6,13 +6,15 @@ import csv
 import json
 import os
 import pickle
+import struct
+import zlib
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from neurostorm_bids.errors import DataError, MissingFileError, OutputError, UsageError
+from neurostorm_bids.errors import DataError, MissingFileError, OutputError, ReadError, UsageError
 from neurostorm_bids.train.devices import is_sharded
 
 if TYPE_CHECKING:
@@ -31,7 +33,11 @@ TRAINING_TABLE = "training.csv"
 VALIDATION_TABLE = "validation.csv"
 
 # What PyTorch raises for a file that is damaged or none of its own.
-_DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError)
+_DAMAGED = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError),
+    *(AttributeError, OverflowError, struct.error, zlib.error),
+)
+_PARTS = ("model", "average", "progress", "numbers")
 
 Row = dict[str, float]
 
@@ -107,12 +113,16 @@ class TrainState:
             If the file cannot be read.
         """
         self._check_numbers(_read(path)["numbers"], path)
-        found = fabric.load(
-            path, {"model": self.model, "optimizer": self.optimizer}, weights_only=True
-        )
-        if self.average is not None:
-            self.average.load_state_dict(found["average"])
-        for name, value in found["progress"].items():
+        try:
+            found = fabric.load(
+                path, {"model": self.model, "optimizer": self.optimizer}, weights_only=True
+            )
+            if self.average is not None:
+                self.average.load_state_dict(found["average"])
+            progress = Progress(**found["progress"])
+        except _DAMAGED as err:
+            raise _damaged(path, str(err)) from err
+        for name, value in asdict(progress).items():
             setattr(self.progress, name, value)
 
     def _check_numbers(self, then: Mapping[str, Any], path: Path) -> None:
@@ -141,6 +151,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     contents = _read(path)
     weights: dict[str, Tensor] = {**contents["model"], **contents["average"]}
+    if not all(isinstance(weight, torch.Tensor) for weight in weights.values()):
+        raise _damaged(path, "its weights are no tensors")
     return {name: weight.clone() for name, weight in weights.items()}
 
 
@@ -181,15 +193,32 @@ class Table:
 
 
 def read_table(path: Path) -> list[Row]:
-    """Read the rows of a `Table`; a last one that was cut short is left out."""
+    """Read the rows of a `Table`; a last one that was cut short is left out.
+
+    Raises
+    ------
+    DataError, ReadError
+        If it is damaged otherwise, or cannot be read.
+    """
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = [line for line in file if line.endswith("\n")]
-    return [
-        {name: int(text) if name == "step" else float(text) for name, text in row.items()}
-        for row in csv.DictReader(lines)
-    ]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = [line for line in file if line.endswith("\n")]
+        rows = [
+            {name: int(text) if name == "step" else float(text) for name, text in row.items()}
+            for row in csv.DictReader(lines)
+        ]
+    except OSError as err:
+        raise ReadError(f"Reading {path} failed: {err}. Check its permissions and disk.") from err
+    except (ValueError, TypeError, csv.Error) as err:
+        raise DataError(
+            f"{path} is not a table of losses that can be read: {err}. Delete the folder of the "
+            "training to begin anew."
+        ) from err
+    if not all("step" in row for row in rows):
+        raise DataError(f"{path} has no column step. Delete the training's folder to begin anew.")
+    return rows
 
 
 def _write_rows(file: Any, rows: Sequence[Mapping[str, float]], *, header: bool) -> None:  # noqa: ANN401
@@ -208,11 +237,21 @@ def _read(path: Path) -> dict[str, Any]:
         contents: dict[str, Any] = torch.load(
             path, map_location="cpu", weights_only=True, mmap=True
         )
+    except OSError as err:
+        raise ReadError(f"Reading {path} failed: {err}. Check its permissions and disk.") from err
     except _DAMAGED as err:
-        raise DataError(
-            f"{path} is not a checkpoint that can be read: {err}. Delete it to begin anew."
-        ) from err
+        raise _damaged(path, str(err)) from err
+    found = contents if isinstance(contents, dict) else {}
+    parts = [name for name in _PARTS if not isinstance(found.get(name), dict)]
+    if parts:
+        raise _damaged(path, f"it has no {', '.join(parts)}")
     return contents
+
+
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(
+        f"{path} is not a checkpoint that can be read: {why}. Delete it to begin anew."
+    )
 
 
 def _put_in_place(partial: Path, path: Path) -> None:

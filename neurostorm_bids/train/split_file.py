@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SEED = "seed"
+_MAX_DIGITS = 18  # of a seed
 
 
 def check_groups(splits: Splits, groups: Mapping[str, str | None]) -> None:
@@ -119,7 +120,7 @@ def _select_seed(
 ) -> Mapping[str, list[str]]:
     """Return the rows of a seed, and the columns that say something of them; without its column."""
     cells = columns.get(SEED, [])
-    if not cells or not all(cell.isdecimal() for cell in cells):
+    if not cells or not all(cell.isdecimal() and len(cell) <= _MAX_DIGITS for cell in cells):
         return columns
     rows = [row for row, cell in enumerate(cells) if int(cell) == seed]
     if not rows:
@@ -129,7 +130,11 @@ def _select_seed(
             "--random-seed and --seeds from these; or remove the column, to use one split for all."
         )
     chosen = {name: [given[row] for row in rows] for name, given in columns.items() if name != SEED}
-    return {name: given for name, given in chosen.items() if set(given) != {MISSING}}
+    return {
+        name: given
+        for name, given in chosen.items()
+        if name == "participant_id" or set(given) != {MISSING}
+    }
 
 
 def _read_roles(cells: Sequence[str], listed: Sequence[str], *, where: str) -> dict[str, str]:

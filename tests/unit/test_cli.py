@@ -54,3 +54,9 @@ def test_every_option_is_explained():
     options = [p for p in command.params if isinstance(p, click.Option)]
     assert len(options) > 15
     assert not [option.name for option in options if not option.help]
+
+
+def test_a_path_that_the_system_refuses_ends_with_status_74(tmp_path, capsys):
+    call = [str(tmp_path), str(tmp_path / "out"), "participant", "--model", "a" * 5000]
+    assert main(call) == 74
+    assert "operating system refused" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 
 from neurostorm_bids import cli
 from neurostorm_bids.arguments import spread_lists
+from neurostorm_bids.cli import main
 from neurostorm_bids.commands.configuration import list_configuration
 from neurostorm_bids.derivatives import write_configuration
 
@@ -173,3 +174,19 @@ def test_the_configuration_names_every_option_as_a_file_does(tmp_path):
         for name in param.opts
     }
     assert configuration.keys() <= options
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"fd-threshold = {hex(10**400)}",
+        f"nprocs = 0x{'f' * 5000}",
+        'bids-filter-file = "\\u0000"',
+        'participant-label = ["\\u0000"]',
+    ],
+)
+def test_values_that_toml_or_the_system_do_not_know_are_refused(line, tmp_path, capsys):
+    (tmp_path / "config.toml").write_text(line)
+    call = [str(tmp_path), str(tmp_path / "out"), "participant"]
+    assert main([*call, "--config-file", str(tmp_path / "config.toml")]) == 2
+    assert "64 bits" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from neurostorm_bids.derivatives import check_output_dir, dataset, write_dataset_files
+from neurostorm_bids.derivatives.dataset import read_dataset_description
 from neurostorm_bids.errors import OutputError, TemporaryError, UsageError
 
 FILES = {
@@ -198,3 +199,10 @@ def test_killed_at_any_step_the_dataset_can_be_written_again(
         json.loads(path.read_text())
     write(output, make_dataset(source))
     assert visible(output) == FILES
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"GeneratedBy": 1}'])
+def test_a_damaged_description_in_the_output_folder_is_an_error(text, tmp_path):
+    (tmp_path / "dataset_description.json").write_text(text)
+    with pytest.raises(OutputError, match="dataset_description"):
+        read_dataset_description(tmp_path)

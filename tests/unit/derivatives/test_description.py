@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,8 @@ from neurostorm_bids.derivatives.description import (
     describe_dataset,
     link_dataset,
 )
+from neurostorm_bids.derivatives.texts import format_json
+from neurostorm_bids.inputs import SourceDataset
 
 OUT = Path("/data/derivatives/neurostorm")
 FMRIPREP = Path("/data/derivatives/fmriprep")
@@ -163,3 +166,26 @@ def test_a_link_leads_from_where_the_output_really_lies(tmp_path):
 )
 def test_a_container_is_named_without_its_place(environ, container):
     assert describe_container(environ) == container
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        {"GeneratedBy": [{"Name": "x", "Version": float("nan")}]},
+        {"Authors": ["\ud800"]},
+        {"License": "\ud800"},
+        {"SourceDatasets": [{"URL": float("inf")}]},
+    ],
+)
+def test_what_json_cannot_hold_is_not_passed_on(description, tmp_path):
+    source = SourceDataset(name="a", path=tmp_path, description=description)
+    described = describe_dataset({}, output_dir=tmp_path / "out", datasets=[source])
+    assert json.loads(format_json(described).encode()) == described
+
+
+@pytest.mark.parametrize("key", ["SourceDatasets", "DatasetLinks"])
+@pytest.mark.parametrize("value", [1, None, [1], {"b": "c"}])
+def test_odd_values_in_the_description_that_is_there_do_no_harm(key, value, tmp_path):
+    source = SourceDataset(name="a", path=tmp_path)
+    described = describe_dataset({key: value}, output_dir=tmp_path / "out", datasets=[source])
+    assert "a" in described["DatasetLinks"]

@@ -10,7 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neurostorm_bids.errors import DataError, MissingFileError, ReadError, UserError
+from neurostorm_bids.grid import series
 from neurostorm_bids.grid.read import open_volumes, read_header_repetition_time
+from neurostorm_bids.grid.series import grid_run
+from neurostorm_bids.grid.spec import GridSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -275,3 +278,18 @@ def test_damaged_header_gives_a_user_error_or_an_image(tmp_path, image, changes)
     except UserError:
         return
     assert n_read == volumes.n_volumes * np.prod(volumes.shape)
+
+
+def test_a_small_file_cannot_ask_for_much_memory(tmp_path):
+    affine = np.diag([90.0, 90, 90, 1])
+    affine[:3, 3] = [-45, -64, -28]
+    path = tmp_path / "bold.nii.gz"
+    image = nib.Nifti2Image(np.tile([0, 1], (2, 2, 2, 20_000)).astype(np.uint8), affine)
+    image.set_sform(affine, 1)
+    image.to_filename(path)
+    mask = nib.Nifti1Image(np.ones((2, 2, 2), np.uint8), affine)
+    assert path.stat().st_size < 5000
+    with pytest.raises(DataError, match="times as many"):
+        grid_run(path, GridSpec.published(24), repetition_time_s=2.0, brain_mask=mask)
+    with pytest.raises(DataError, match="more than 10000000"):
+        series._lay_clock(open_volumes(path), 10_000_000, GridSpec.published(4), 50.0)

@@ -106,3 +106,9 @@ def test_impossible_field_is_refused_by_name(fields, field, value) -> None:
     names = {"repetition_time_s": "repetition time"}
     with pytest.raises(DataError, match=f"The {names.get(field, field)} of a grid"):
         GridSpec.from_dict(fields | {field: value})
+
+
+def test_a_clock_that_no_float_can_hold_is_refused():
+    fields = GridSpec.published(12).to_dict()
+    with pytest.raises(DataError, match="repetition time"):
+        GridSpec.from_dict({**fields, "repetition_time_s": 10**400})

@@ -157,3 +157,11 @@ def test_raw_runs_are_counted_without_echoes_and_derivatives(tmp_path):
 def test_discovery_does_not_import_pybids_before_it_is_needed():
     code = "import sys, neurostorm_bids.inputs; sys.exit('bids' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("value", ["99999999999999999999999", '"\\ud800"', '"\\u0000"'])
+def test_a_value_that_no_database_can_look_for_is_an_error(value, tmp_path):
+    path = tmp_path / "filter.json"
+    path.write_text(f'{{"bold": {{"run": {value}}}}}')
+    with pytest.raises(UsageError, match="Expected text"):
+        read_filter_file(path)

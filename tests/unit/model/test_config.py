@@ -162,3 +162,8 @@ def test_a_target_says_how_many_numbers_it_predicts():
 def test_configurations_are_read_without_torch():
     code = "import sys, neurostorm_bids.model.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_whole_number_that_no_float_can_hold_is_refused():
+    with pytest.raises(DataError, match="finite number"):
+        TargetSpec(name="age", kind="regression", mean=10**400, sd=1.0)

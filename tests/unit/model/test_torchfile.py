@@ -18,6 +18,7 @@ import torch
 
 from neurostorm_bids.errors import DataError
 from neurostorm_bids.model import torchfile
+from neurostorm_bids.model.published import read_published
 from neurostorm_bids.model.torchfile import Inert, StoredTensor, TorchFile
 
 
@@ -317,3 +318,43 @@ def test_another_zip_is_refused(tmp_path):
         archive.writestr("readme.txt", "hello")
     with pytest.raises(DataError, match=r"0 members named data\.pkl"):
         TorchFile(tmp_path / "a.ckpt")
+
+
+def double(value, times):
+    for _ in range(times):
+        value = [value, value] if isinstance(value, list) else (value, value)
+    return value
+
+
+@pytest.mark.parametrize("value", [["ha"], ("ha",)])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda value: value,
+        lambda value: {"state_dict": {"a": value}},
+        lambda value: {"state_dict": {}, "hyper_parameters": {"img_size": value}},
+    ],
+)
+def test_a_few_bytes_that_stand_for_endless_values_are_refused(value, wrap, tmp_path):
+    path = write_zip(tmp_path / "model.ckpt", pickle.dumps(wrap(double(value, 60))))
+    with pytest.raises(DataError, match=r"refers to itself|without end"):
+        read_published(path)
+
+
+def test_a_key_that_takes_ages_to_hash_is_refused(tmp_path):
+    key = pickle.dumps(double(("ha",), 60), protocol=2)[2:-1]
+    path = write_zip(tmp_path / "model.ckpt", b"\x80\x02}" + key + b"K\x01s.")
+    with pytest.raises(DataError, match="without end"):
+        TorchFile(path)
+
+
+def test_a_byte_array_is_refused_before_its_memory_is_taken(tmp_path):
+    promise = b"\x80\x05" + pickle.BYTEARRAY8 + struct.pack("<Q", 2**40) + b"x."
+    with pytest.raises(DataError, match="byte array"):
+        TorchFile(write_zip(tmp_path / "model.ckpt", promise))
+
+
+def test_a_number_that_cannot_be_printed_is_refused(tmp_path):
+    path = write_zip(tmp_path / "model.ckpt", pickle.dumps({"state_dict": {10**6000: 1}}))
+    with pytest.raises(DataError, match="beyond any size"):
+        read_published(path)

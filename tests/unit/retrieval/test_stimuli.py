@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from io import BytesIO
 
@@ -174,3 +175,18 @@ def test_an_archive_that_promises_too_much_is_refused_before_it_is_read(tmp_path
         file.writestr("embedding.npy", header.getvalue())
     with pytest.raises(DataError, match=r"found 1,073,741,824\. Keep only"):
         read_image_embeddings(tmp_path / "clip.npz")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_an_archive_damaged_in_its_compression_is_an_error(method, tmp_path):
+    path = tmp_path / "images.npz"
+    stream = io.BytesIO()
+    np.save(stream, np.arange(6.0).reshape(3, 2))
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("embedding.npy", stream.getvalue())
+    content = bytearray(path.read_bytes())
+    for place in range(45, 70):
+        content[place] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="not a usable"):
+        read_image_embeddings(path)

@@ -61,3 +61,19 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
     with pytest.raises(OutputError, match="Cannot write"):
         write_json(path, {"a": 2})
     assert path.read_text() == before
+
+
+@pytest.mark.parametrize(
+    "contents", [None, {}, [1], {"model": {"": None}, "average": {}, "progress": {}, "numbers": {}}]
+)
+def test_a_checkpoint_that_holds_something_else_is_told(contents, tmp_path):
+    torch.save(contents, tmp_path / "best.ckpt")
+    with pytest.raises(DataError, match="Delete it to begin anew"):
+        read_weights(tmp_path / "best.ckpt")
+
+
+@pytest.mark.parametrize("content", [b"step,loss\n \n", b"\n1,2\n", b"\xff\xfe\n", b"loss\n1\n"])
+def test_a_damaged_table_of_losses_is_told(content, tmp_path):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(DataError, match="begin anew"):
+        read_table(tmp_path / "t.csv")

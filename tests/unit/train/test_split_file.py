@@ -114,3 +114,17 @@ def test_families_on_two_sides_are_found():
     check_groups(splits, {"1": "x", "2": "x", "3": "y"})
     with pytest.raises(DataError, match="members of the same groups: x"):
         check_groups(splits, {"1": "x", "2": "y", "3": "x"})
+
+
+def test_a_seed_of_thousands_of_digits_is_no_seed(tmp_path):
+    path = tmp_path / "splits.tsv"
+    path.write_text(f"participant_id\tseed\tf\nsub-01\t{'9' * 5000}\ttrain\n")
+    with pytest.raises(DataError, match="column 'seed'"):
+        read_splits(path, ["01"])
+
+
+def test_rows_of_a_seed_that_name_nobody_are_an_error(tmp_path):
+    path = tmp_path / "splits.tsv"
+    path.write_text("participant_id\tseed\tf\nn/a\t0\ttrain\nn/a\t0\ttest\n")
+    with pytest.raises(DataError, match="two sides"):
+        read_splits(path, ["01"])
