@@ -13,13 +13,17 @@ DEMO ?= demo-output
 TORCH_INDEX ?= --extra-index-url https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench containers slurm-test usage boutiques locks constraints clean
+.PHONY: demo test fuzz lint bench containers slurm-test usage boutiques locks constraints clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m neurostorm_bids.demo $(DEMO)
 
 test: $(VENV)/installed-dev lint
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadscope
+
+# Strangers' files, the long form: 10,000 damaged ones over all readers.
+fuzz: $(VENV)/installed-dev
+	NEUROSTORM_FUZZ_CASES=10000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/robustness -k fuzz --durations=20
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -85,7 +85,12 @@ def count_constant(frames: NDArray[np.float32], *, name: str) -> int:
         if varies.all():
             return 0
     n_constant = int(np.count_nonzero(~varies))
-    if MAX_CONSTANT_SHARE * len(varies) < n_constant < len(varies):
+    if n_constant == len(varies):
+        raise DataError(
+            f"The brain of {name} holds no signal: every voxel has the same value in every volume. "
+            "Check the preprocessing."
+        )
+    if MAX_CONSTANT_SHARE * len(varies) < n_constant:
         raise DataError(
             f"{n_constant} of {len(varies)} brain voxels of {name} have the same value in every "
             f"volume; expected at most {MAX_CONSTANT_SHARE:.0%}. Check that the brain mask belongs "

@@ -36,6 +36,7 @@ from neurostorm_bids.grid.resample import (
     resample_in_space,
 )
 from neurostorm_bids.grid.spec import MAX_REPETITION_TIME_S, MAX_VOLUMES
+from neurostorm_bids.grid.spikes import doubt_spikes
 from neurostorm_bids.grid.warp import locate_grid
 
 if TYPE_CHECKING:
@@ -239,6 +240,7 @@ def grid_run(
             *doubt_grid(given, run),
             *doubt_values(resampled.finite),
             *doubt_constant(n_constant, frames.shape[1]),
+            *doubt_spikes(frames, statistics),
             *(() if nuisance is None else nuisance.notes),
         ),
         clip_negatives=clip_negatives,

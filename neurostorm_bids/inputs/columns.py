@@ -5,12 +5,13 @@ Every row that gets no value gets the reason instead.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from neurostorm_bids.errors import DataError
-from neurostorm_bids.inputs.declarations import NOTHING, Declaration
+from neurostorm_bids.inputs.declarations import NOTHING, Declaration, parse_number
 from neurostorm_bids.inputs.names import drop_prefix, is_same_index, join_entities
 from neurostorm_bids.inputs.tables import Place, find_column
 from neurostorm_bids.inputs.tsv import MISSING
@@ -25,6 +26,8 @@ Level = Literal["participant", "session", "run", "clip"]
 
 TASK = "task"
 """The name that stands for the ``task`` entity of a run's file name."""
+
+MAX_AGE_YEARS = 120.0
 
 _ALSO_MISSING = {"", "na", "n/a", "nan", "#n/a", "null"}
 
@@ -126,11 +129,29 @@ def read_column(
         declaration=place.declaration,
         notes=(
             *place.declaration.notes,
+            *_doubt_age(place, answers),
             *index.notes,
             *notes,
             *_count_without_rows(index, participants, place, excluded=excluded),
         ),
     )
+
+
+def _doubt_age(place: Place, answers: Sequence[_Answer]) -> list[str]:
+    """Tell of ages that nobody reaches in years, where no sidecar says that they are no years."""
+    unit = (place.declaration.unit or "years").casefold()
+    if "age" not in re.split("[^a-z]+", place.column.casefold()) or not unit.startswith("y"):
+        return []
+    ages = [parse_number(answer.cell) for answer in answers if answer.cell is not None]
+    high = [age for age in ages if age is not None and age > MAX_AGE_YEARS]
+    if not high:
+        return []
+    note = (
+        f"{place.source}: {len(high)} value(s) of {place.column!r} are above {MAX_AGE_YEARS:g}, up "
+        f"to {max(high):g}, which is no age in years. If they are months or days, say so in the "
+        "sidecar (Units); if they stand for missing values, name them there (Levels) or write n/a."
+    )
+    return [note]
 
 
 def _read_task(rows: Sequence[Mapping[str, str]]) -> Column:

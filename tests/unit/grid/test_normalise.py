@@ -6,8 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurostorm_bids.errors import DataError
-from neurostorm_bids.grid.normalise import drop_non_finite, find_statistics
+from neurostorm_bids.grid.normalise import (
+    Statistics,
+    count_constant,
+    drop_non_finite,
+    find_statistics,
+)
 from neurostorm_bids.grid.resample import Clock, Frames, find_clock, interpolate_in_time
+from neurostorm_bids.grid.spikes import doubt_spikes
 
 
 @pytest.fixture
@@ -72,3 +78,21 @@ def test_a_tenth_of_the_brain_may_be_missing_and_no_more(frames, n_bad, is_refus
         return
     with pytest.raises(DataError, match=f"{n_bad} of 400 brain voxels of run are NaN"):
         drop_non_finite(Frames(frames, finite), name="run")
+
+
+def test_a_run_that_is_constant_in_time_holds_no_signal():
+    frames = np.tile(np.arange(50, dtype=np.float32), (6, 1))
+    with pytest.raises(DataError, match="no signal"):
+        count_constant(frames, name="a test")
+
+
+def test_spikes_are_told_and_noise_is_not():
+    frames = np.random.default_rng(0).normal(1000, 10, size=(40, 500)).astype(np.float32)
+    sound = Statistics(mean=1000.0, sd=10.0, minimum=900.0, n_values=frames.size)
+    assert doubt_spikes(frames, sound) == []
+    frames[7] += 200
+    frames[3, 5] = 5000
+    told = " ".join(doubt_spikes(frames, sound))
+    assert "volumes are spikes" in told
+    assert "3, 7." in told
+    assert "the z-score rests on them" in told

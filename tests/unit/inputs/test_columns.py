@@ -200,3 +200,12 @@ def test_a_table_without_participants_is_refused(tmp_path):
     write_table(tmp_path / "participants.tsv", ("subject", "age"), ("1", "23"))
     with pytest.raises(DataError, match="Expected a column participant_id"):
         read_column("age", rows_of("01"), roots=[tmp_path])
+
+
+@pytest.mark.parametrize(("units", "is_told"), [("", True), ("years", True), ("months", False)])
+def test_ages_that_nobody_reaches_are_told_unless_a_unit_explains_them(units, is_told, tmp_path):
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\nsub-01\t300\nsub-02\t400\n")
+    if units:
+        (tmp_path / "participants.json").write_text(f'{{"age": {{"Units": "{units}"}}}}')
+    column = read_column("age", [{"sub": "01"}, {"sub": "02"}], roots=[tmp_path])
+    assert any("no age in years" in note for note in column.notes) == is_told
