@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from neurostorm_bids.errors import UsageError
+from neurostorm_bids.model.backends import check_forced_backend
 from neurostorm_bids.model.block import Block
-from neurostorm_bids.model.operations import FAST, Operations
+from neurostorm_bids.model.operations import FAST, Operations, choose_operations
 
 if TYPE_CHECKING:
     from neurostorm_bids.model.config import ModelConfig, Size4
@@ -120,6 +121,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        check_forced_backend()
         self.config = config
         self.patch_embed = PatchEmbed(
             config.patch_size, in_chans=config.in_chans, dim=config.embed_dim
@@ -149,6 +151,7 @@ class Backbone(nn.Module):
             When the clips have another shape than the model reads.
         """
         self._check_clips(x)
+        ops = choose_operations(ops)
         return self.encode(self.patch_embed(x, ops=ops), ops=ops)
 
     def encode(self, tokens: Tensor, *, ops: Operations = FAST) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neurostorm_bids.model.mamba import MambaMixer
-from neurostorm_bids.model.operations import FAST, REFERENCE, Operations
+from neurostorm_bids.model.operations import FAST, REFERENCE, Operations, choose_operations
 from neurostorm_bids.model.windows import cut_windows, fit_window, index_windows, join_windows
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Block(nn.Module):
         Whole tensors for the reference, for gradients and on a GPU; else chunks of windows that
         stay in a CPU's cache. The result is the same.
         """
+        ops = choose_operations(ops)
         window, steps = fit_window(x.shape[1:5], self.window, shifted=self.shifted)
         if ops is REFERENCE or x.device.type != "cpu" or self.training or self._records(x):
             return self._update(x, window, steps, ops=ops)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch.nn import functional
 
-from neurostorm_bids.model.scan import Scan, selective_scan, selective_scan_ref
+from neurostorm_bids.kernels.scan import selective_scan_c
+from neurostorm_bids.model.backends import read_forced_backend, selective_scan
+from neurostorm_bids.model.scan import Scan, selective_scan_ref, selective_scan_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,5 +85,16 @@ def _find_onednn_product() -> Callable[..., Tensor] | None:
 REFERENCE = Operations(linear=functional.linear, scan=selective_scan_ref)
 """PyTorch's own product, the scan as its formula says, and whole tensors everywhere."""
 
+TORCH = Operations(linear=multiply, scan=selective_scan_torch)
+"""PyTorch's operations, in chunks that fit into the cache."""
+
+COMPILED = Operations(linear=multiply, scan=selective_scan_c)
+"""The same products, and the scan in C; on a CPU only, and only where that was compiled."""
+
 FAST = Operations(linear=multiply, scan=selective_scan)
-"""What a user gets."""
+"""What a user gets: the best of them, or what NEUROSTORM_BACKEND asks for."""
+
+
+def choose_operations(ops: Operations) -> Operations:
+    """Return REFERENCE for FAST where NEUROSTORM_BACKEND asks for it, and else what was given."""
+    return REFERENCE if ops is FAST and read_forced_backend() == "reference" else ops

@@ -1,4 +1,4 @@
-"""The selective scan of Mamba (arXiv 2312.00752): one plain reference and the fast ones.
+"""The selective scan of Mamba (arXiv 2312.00752): a plain reference and a fast one, in PyTorch.
 
 With h(0) = 0, for each sequence and channel, over tokens t:
 
@@ -10,10 +10,7 @@ Shapes throughout: b sequences, d channels, L tokens, n state values per channel
 
 from __future__ import annotations
 
-import functools
-import importlib
-import logging
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch.nn import functional
@@ -21,11 +18,7 @@ from torch.nn import functional
 from neurostorm_bids.model.recurrence import Inputs, Recurrence, run_recurrence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
-
-logger = logging.getLogger(__name__)
 
 
 class Scan(Protocol):
@@ -91,7 +84,7 @@ def selective_scan_ref(
     return _finish(torch.stack(outputs, dim=2), x, D, z=z).to(u.dtype)
 
 
-def selective_scan(
+def selective_scan_torch(
     u: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -105,15 +98,10 @@ def selective_scan(
 ) -> Tensor:
     """Scan fast: the arguments, the result and the gradients of `selective_scan_ref`.
 
-    On a GPU the kernel of mamba-ssm when it is installed. Elsewhere a recurrence over tokens that
-    works in place on blocks that fit into the cache, exact for any A; its gradient keeps a state
-    every few tokens and computes the others again. Views whose memory runs (L, b, d) cost no copy.
+    A recurrence over tokens that works in place on blocks that fit into the cache, exact for any A;
+    its gradient keeps a state every few tokens and computes the others again. Views whose memory
+    runs (L, b, d) cost no copy.
     """
-    if u.is_cuda and u.dtype != torch.float64 and (kernel := _find_cuda_kernel()) is not None:
-        y: Tensor = kernel(
-            u, delta, A, B, C, D=D, z=z, delta_bias=delta_bias, delta_softplus=delta_softplus
-        )
-        return y
     dtype = torch.promote_types(u.dtype, torch.float32)
     with torch.autocast(u.device.type, enabled=False):
         x, step = u.to(dtype), _make_step(delta, delta_bias, dtype=dtype, softplus=delta_softplus)
@@ -125,7 +113,7 @@ def selective_scan(
             rates=A.to(dtype).t().contiguous(),
         )
         if torch.is_grad_enabled() and any(part.requires_grad for part in inputs):
-            y = Recurrence.apply(*inputs)  # type: ignore[no-untyped-call]
+            y: Tensor = Recurrence.apply(*inputs)  # type: ignore[no-untyped-call]
         else:
             y, _ = run_recurrence(inputs)
         return _finish(y.permute(1, 2, 0), x, D, z=z).to(u.dtype)
@@ -148,17 +136,3 @@ def _finish(y: Tensor, x: Tensor, D: Tensor | None, *, z: Tensor | None) -> Tens
     if D is not None:
         y = torch.addcmul(y, x, D.to(x.dtype)[:, None])
     return y if z is None else y * functional.silu(z.to(x.dtype))
-
-
-@functools.cache
-def _find_cuda_kernel() -> Callable[..., Any] | None:
-    """Return mamba-ssm's scan, or None where it or its compiled extension is missing."""
-    try:
-        importlib.import_module("selective_scan_cuda")
-        interface = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
-        kernel: Callable[..., Any] = interface.selective_scan_fn
-    except (ImportError, OSError, RuntimeError, AttributeError) as err:
-        logger.info("No CUDA kernel for the scan (%s): PyTorch operations are used instead", err)
-        return None
-    logger.debug("Scan on CUDA: the kernel of mamba-ssm")
-    return kernel

