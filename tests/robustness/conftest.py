@@ -30,7 +30,7 @@ class Undisturbed(NamedTuple):
 
     output: Path
     results: dict[str, bytes]
-    n_steps: int
+    steps: list[str]
     seconds: float
 
 
@@ -51,8 +51,8 @@ def undisturbed(ground, nursery, tmp_path_factory):
             )
             seconds = time.monotonic() - started
             assert status == 0, (folder / f"{level}.log").read_text()
-            n_steps = len((folder / f"{level}.steps").read_text().splitlines())
-            known[level] = Undisturbed(output, read_results(output), n_steps, seconds)
+            steps = (folder / f"{level}.steps").read_text().splitlines()
+            known[level] = Undisturbed(output, read_results(output), steps, seconds)
         return known[level]
 
     def prepare(level: str, output: Path) -> Path:

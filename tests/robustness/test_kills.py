@@ -53,7 +53,7 @@ def test_a_killed_call_is_finished_by_the_next(
             os.killpg(pid, signal.SIGKILL)
         status = nursery.wait(pid)
     else:
-        step = rng.randrange(whole.n_steps)
+        step = rng.randrange(len(whole.steps))
         status = nursery.run(words, log=log, kill_at=step, below=output)
     assert status in {0, -signal.SIGKILL}, log.read_text()
     tally["killed" if status else "ended before"] += 1
@@ -70,9 +70,22 @@ def test_a_killed_call_is_finished_by_the_next(
     assert list_leftovers(output) == []
 
 
+def test_figures_that_a_kill_prevented_are_drawn_by_the_next_call(
+    undisturbed, ground, nursery, tmp_path
+):
+    whole, output, log = undisturbed("participant"), tmp_path / "out", tmp_path / "log"
+    step = next(i for i, line in enumerate(whole.steps) if "/figures/" in line)
+    words = ground.words("participant", output)
+    assert nursery.run(words, log=log, kill_at=step, below=output) == -signal.SIGKILL
+    assert any(output.glob("sub-01/func/*_embedding.tsv"))
+    assert not any(output.glob("sub-01/figures/*.json"))
+    assert nursery.run(words, log=log) == 0
+    assert read_results(output) == whole.results
+
+
 @pytest.mark.skipif(not IS_LONG, reason="the validator takes long: tests/integration calls it")
 def test_what_a_kill_leaves_is_valid_bids(ground, nursery, undisturbed, tmp_path):
-    n_steps = undisturbed("participant").n_steps
+    n_steps = len(undisturbed("participant").steps)
     for step in range(n_steps // 4, n_steps, n_steps // 4):
         words = ground.words("participant", tmp_path / "out")
         nursery.run(words, log=tmp_path / "log", kill_at=step, below=tmp_path / "out")
