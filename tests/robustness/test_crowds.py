@@ -10,9 +10,10 @@ from neurostorm_bids.inputs.scan import list_participants
 from tests.robustness.driver import check_whole, list_leftovers, read_results
 
 IS_LONG = "NEUROSTORM_KILLS" in os.environ
-N_CALLS = 16 if IS_LONG else 2
+N_CALLS = 16
 
 
+@pytest.mark.skipif(not IS_LONG, reason="long: make robustness")
 def test_calls_on_the_same_participants_at_once_end_with_one_call_s_results(
     ground, nursery, undisturbed, tmp_path
 ):
@@ -26,6 +27,7 @@ def test_calls_on_the_same_participants_at_once_end_with_one_call_s_results(
     assert list_leftovers(output) == []
 
 
+@pytest.mark.skipif(not IS_LONG, reason="long: make robustness")
 def test_of_two_trainings_in_one_folder_the_second_says_why_it_does_not(ground, nursery, tmp_path):
     output = tmp_path / "out"
     logs = [tmp_path / f"log{number}" for number in range(2)]

@@ -21,9 +21,9 @@ from tests.robustness.driver import (
     validate,
 )
 
-N_KILLS = int(os.environ.get("NEUROSTORM_KILLS", "4"))
+N_KILLS = int(os.environ.get("NEUROSTORM_KILLS", "2"))
 SEED = int(os.environ.get("NEUROSTORM_SEED", "0"))
-IS_LONG = N_KILLS > 4
+IS_LONG = "NEUROSTORM_KILLS" in os.environ
 LEVELS = ("participant", "group", "pretrain", "finetune")
 
 
