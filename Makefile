@@ -5,6 +5,9 @@
 # make usage       write docs/usage.md anew, from the parser
 # make boutiques   write boutiques.json anew, from the parser
 # make locks  write the lock files of the images anew
+# make robustness  kill, starve and crowd the command; KILLS and SEED choose how often and when
+# make audit  look the locked versions up in the databases of known weaknesses (needs the network)
+# make sbom   write docker/sbom-*.json, the bill of materials of the images
 # make bench  measure preparation, network and bookkeeping; results in benchmarks/results/
 
 PYTHON ?= python3
@@ -13,7 +16,8 @@ DEMO ?= demo-output
 TORCH_INDEX ?= --extra-index-url https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 
-.PHONY: demo test fuzz lint bench containers slurm-test usage boutiques locks constraints clean
+.PHONY: demo test fuzz lint robustness audit sbom bench containers slurm-test usage boutiques locks
+.PHONY: constraints clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m neurostorm_bids.demo $(DEMO)
@@ -29,6 +33,25 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+KILLS ?= 200
+SEED ?= 0
+robustness: $(VENV)/installed-dev
+	NEUROSTORM_KILLS=$(KILLS) NEUROSTORM_SEED=$(SEED) OMP_NUM_THREADS=1 \
+	    $(BIN)/python -m pytest tests/robustness -s --durations=0
+
+# The suffix +cpu is of PyTorch's own index; the databases know the version without it. --strict: a
+# package that they do not answer for is a failure, or silence would pass for safety.
+audit: $(VENV)/installed-dev
+	for kind in cpu gpu; do \
+	    sed -e 's/+cpu / /' -e '/--hash=/d' -e 's/ *\\$$//' docker/requirements-$$kind.txt > audit.txt \
+	    && $(BIN)/pip-audit --strict --disable-pip --no-deps --requirement audit.txt || exit 1; \
+	done; rm -f audit.txt
+
+sbom: $(VENV)/bin/python
+	for kind in cpu gpu; do \
+	    $(BIN)/python docker/sbom.py docker/requirements-$$kind.txt > docker/sbom-$$kind.json || exit 1; \
+	done
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/preparation.py --out benchmarks/results/preparation.json

@@ -28,6 +28,7 @@ from neurostorm_bids.commands import (
 from neurostorm_bids.commands.configuration import list_configuration, restore_folders
 from neurostorm_bids.commands.descriptor import print_descriptor
 from neurostorm_bids.commands.levels import LevelCommand, check_levels, keep_those_of
+from neurostorm_bids.ending import ToldToEnd, end_when_told
 from neurostorm_bids.errors import (
     AnalysisLevelError,
     ReadError,
@@ -67,17 +68,18 @@ def main(argv: Sequence[str]) -> int:
         click.echo(BRIEFLY, err=True)
         return UsageError.exit_status
     try:
-        status = command.main(
-            args=spread_lists(argv, command, levels=LEVELS),
-            prog_name="neurostorm",
-            standalone_mode=False,
-        )
+        with end_when_told():
+            status = command.main(
+                args=spread_lists(argv, command, levels=LEVELS),
+                prog_name="neurostorm",
+                standalone_mode=False,
+            )
     except click.ClickException as err:
         err.show()
         return err.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, ToldToEnd) as err:
         click.echo("Interrupted. What was finished is kept; the same call goes on.", err=True)
-        return INTERRUPTED
+        return err.exit_status if isinstance(err, ToldToEnd) else INTERRUPTED
     except UserError as err:
         click.echo(f"neurostorm: {err}", err=True)
         return err.exit_status
@@ -224,7 +226,8 @@ command = LevelCommand(
     ],
     epilog="Exit status: 0 done; 1 some runs failed, the rest is done; 2 usage; 16 not a usable "
     "dataset; 17 bad analysis level; 18 filters select nothing; 65 unusable data; 66 a required "
-    "file is missing; 73 cannot write; 74 input/output failure; 75 try again later.",
+    "file is missing; 73 cannot write; 74 input/output failure; 75 try again later; 130 Ctrl-C; "
+    "143 SIGTERM.",
     params=[
         click.Argument(["bids_dir"], type=click.Path(path_type=Path)),
         click.Argument(["output_dir"], type=click.Path(path_type=Path)),

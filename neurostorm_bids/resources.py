@@ -79,7 +79,7 @@ def write_resources(folder: Path, samples: Sequence[Sample]) -> None:
         folder / f"{STEM}.json": format_json({c.name: c.declare() for c in columns}),
         folder / f"{STEM}.svg": plot_resources(samples),
     }
-    write_files(contents)
+    write_files(contents, scratch=folder.parent)
     logger.info("Wrote logs/%s/%s.tsv", folder.name, STEM)
 
 

@@ -2,7 +2,11 @@
 
 from neurostorm_bids.derivatives.attribution import is_attributed, write_attribution
 from neurostorm_bids.derivatives.configuration import write_configuration
-from neurostorm_bids.derivatives.dataset import check_output_dir, write_dataset_files
+from neurostorm_bids.derivatives.dataset import (
+    check_output_dir,
+    remove_all_leftovers,
+    write_dataset_files,
+)
 from neurostorm_bids.derivatives.names import (
     OutputNames,
     check_distinct,
@@ -26,6 +30,7 @@ __all__ = [
     "is_resampled",
     "name_outputs",
     "open_work_dir",
+    "remove_all_leftovers",
     "write_attribution",
     "write_configuration",
     "write_dataset_files",

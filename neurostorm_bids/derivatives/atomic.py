@@ -48,12 +48,20 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         ) from err
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write one file as UTF-8, whole or not at all; its folder is made if need be."""
-    write_files({path: text})
+def write_text(path: Path, text: str, *, scratch: Path | None = None) -> None:
+    """Write one file as UTF-8, whole or not at all; its folder is made if need be.
+
+    `scratch` is as for `write_files`.
+    """
+    write_files({path: text}, scratch=scratch)
 
 
-def write_files(contents: Mapping[Path, Content], *, seals: Collection[Path] = ()) -> None:
+def write_files(
+    contents: Mapping[Path, Content],
+    *,
+    seals: Collection[Path] = (),
+    scratch: Path | None = None,
+) -> None:
     """Write files that belong together, so that whoever finds the seals finds all of them.
 
     Everything is written under temporary names first. Then the old seals are removed, the other
@@ -65,6 +73,8 @@ def write_files(contents: Mapping[Path, Content], *, seals: Collection[Path] = (
     contents : what to write, by path; text becomes UTF-8, and of what is too large for memory the
         bytes come piece by piece. Folders are made if need be.
     seals : those of the paths whose presence says that all of the files are there.
+    scratch : a folder on the same file system for the temporary files, where no later call would
+        look into the paths' own; those if None.
 
     Raises
     ------
@@ -75,7 +85,10 @@ def write_files(contents: Mapping[Path, Content], *, seals: Collection[Path] = (
     with explain_write_errors(next(iter(contents)).parent), ExitStack() as stack:
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-        staged = {path: stack.enter_context(_stage(path, one)) for path, one in contents.items()}
+        staged = {
+            path: stack.enter_context(_stage(scratch or path.parent, one))
+            for path, one in contents.items()
+        }
         for seal in seals:
             seal.unlink(missing_ok=True)
         _sync(folders if seals else ())
@@ -101,12 +114,19 @@ def remove_leftovers(folder: Path) -> None:
                 os.close(descriptor)
 
 
+def remove_leftovers_below(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed from a whole tree."""
+    for parent, _, names in os.walk(folder):
+        if any(name.startswith(PREFIX) and name.endswith(SUFFIX) for name in names):
+            remove_leftovers(folder / parent)
+
+
 @contextmanager
-def _stage(path: Path, content: Content) -> Iterator[Path]:
-    """Write under a temporary name beside the path, and hold it locked until it is renamed."""
+def _stage(folder: Path, content: Content) -> Iterator[Path]:
+    """Write under a temporary name in a folder, and hold it locked until it is renamed."""
     if isinstance(content, str):
         content = content.encode("utf-8", errors="replace")
-    temporary, descriptor = _create_locked(path.parent)
+    temporary, descriptor = _create_locked(folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
             for piece in [content] if isinstance(content, bytes) else content:

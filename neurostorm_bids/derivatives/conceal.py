@@ -46,6 +46,12 @@ def conceal_paths(text: str, known_folders: Mapping[str, str]) -> str:
     return _FOLDERS.sub(".../", text)
 
 
+def shorten_path(value: object) -> object:
+    """Return the last part of an absolute path; anything else as it is."""
+    is_path = isinstance(value, str | Path) and Path(value).is_absolute()
+    return Path(str(value)).name if is_path else value
+
+
 def conceal_options(options: Mapping[str, Any], known_folders: Mapping[str, str]) -> dict[str, Any]:
     """Conceal the paths in every text of nested mappings and lists."""
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from neurostorm_bids import __version__
-from neurostorm_bids.derivatives.atomic import write_text
+from neurostorm_bids.derivatives.atomic import remove_leftovers, write_text
 from neurostorm_bids.derivatives.conceal import conceal_options, list_known_folders
 from neurostorm_bids.derivatives.texts import format_toml, to_plain
 
@@ -30,8 +30,11 @@ def write_configuration(output_dir: Path, call: Call, *, bids_dir: Path, debug: 
     debug : keep absolute paths; otherwise known folders are named and others cut.
     """
     options = conceal_configuration(call, output_dir=output_dir, bids_dir=bids_dir, debug=debug)
-    path = output_dir / "logs" / call.run_uuid / CONFIGURATION
-    write_text(path, format_configuration(call, options))
+    logs = output_dir / "logs"
+    remove_leftovers(logs)
+    path = logs / call.run_uuid / CONFIGURATION
+    # No later call looks into this one's folder: what a kill leaves has to lie above it.
+    write_text(path, format_configuration(call, options), scratch=logs)
 
 
 def conceal_configuration(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from neurostorm_bids.derivatives.atomic import (
     explain_write_errors,
     remove_leftovers,
+    remove_leftovers_below,
     write_text,
 )
 from neurostorm_bids.derivatives.description import NAME, describe_dataset
@@ -23,6 +24,7 @@ from neurostorm_bids.derivatives.documents import (
     add_participants,
     declare_participants,
 )
+from neurostorm_bids.derivatives.locks import hold_lock
 from neurostorm_bids.derivatives.texts import format_json
 from neurostorm_bids.errors import OutputError, TemporaryError, UsageError
 
@@ -127,22 +129,31 @@ def write_dataset_files(
                 write_text(output_dir / name, text)
 
 
+def remove_all_leftovers(output_dir: Path, participants: Iterable[str]) -> None:
+    """Remove what killed calls left of files half written, wherever this call may write.
+
+    Other participants' folders are not entered: in a dataset of thousands that would take long.
+    """
+    for folder in (output_dir, output_dir / "logs", output_dir / "group", output_dir / "phenotype"):
+        remove_leftovers(folder)
+    for label in participants:
+        remove_leftovers_below(output_dir / f"sub-{label.removeprefix('sub-')}")
+
+
 @contextmanager
 def lock_dataset(output_dir: Path) -> Iterator[None]:
     """Hold the lock of an output folder; the system releases it when the process dies."""
-    lock = FileLock(output_dir / LOCK, timeout=LOCK_TIMEOUT_S, mode=0o664)
-    with explain_write_errors(output_dir / LOCK):
-        try:
-            lock.acquire()
-        except Timeout as err:
-            raise TemporaryError(
-                f"Another process has held {output_dir / LOCK} for {LOCK_TIMEOUT_S:g} s. "
-                "Run again when it has ended."
-            ) from err
-    try:
+    with ExitStack() as stack:
+        with explain_write_errors(output_dir / LOCK):
+            try:
+                lock = hold_lock(output_dir / LOCK, timeout_s=LOCK_TIMEOUT_S, mode=0o664)
+                stack.enter_context(lock)
+            except Timeout as err:
+                raise TemporaryError(
+                    f"Another process has held {output_dir / LOCK} for {LOCK_TIMEOUT_S:g} s. "
+                    "Run again when it has ended."
+                ) from err
         yield
-    finally:
-        lock.release()
 
 
 def _read(path: Path) -> str | None:

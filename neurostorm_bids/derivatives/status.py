@@ -134,7 +134,8 @@ def write_status(
                     status, conceal(status.crash)
                 )
     for path, text in texts.items():
-        write_text(path, text)
+        # No later call looks into this one's folder: what a kill leaves has to lie above it.
+        write_text(path, text, scratch=path.parent.parent)
     return list(texts)
 
 

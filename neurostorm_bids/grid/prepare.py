@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context, parent_process
-from threading import Thread
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
+from neurostorm_bids.ending import end_with_parent
 from neurostorm_bids.errors import OutputError, TemporaryError, UserError
 from neurostorm_bids.grid.bring import bring_run, describe_choices
 from neurostorm_bids.grid.store import FORMAT_VERSION, StoredRun, StoreSettings, write_run
@@ -25,7 +24,6 @@ from neurostorm_bids.inputs.fingerprint import fingerprint_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
-    from multiprocessing.process import BaseProcess
     from pathlib import Path
 
     from neurostorm_bids.grid.spec import GridSpec
@@ -190,20 +188,8 @@ def _read_outcome(number: int, future: Future[object]) -> Outcome:
 def _make_pool(n_workers: int) -> ProcessPoolExecutor:
     # To fork a process that has threads, as torch's do, can lock it up.
     return ProcessPoolExecutor(
-        n_workers, mp_context=get_context("spawn"), initializer=_end_with_parent
+        n_workers, mp_context=get_context("spawn"), initializer=end_with_parent
     )
-
-
-def _end_with_parent() -> None:
-    """Let this process end when the one that started it is killed; by itself it would wait on."""
-
-    def wait_and_end(parent: BaseProcess) -> None:
-        parent.join()
-        os._exit(1)
-
-    parent = parent_process()
-    if parent is not None:
-        Thread(target=wait_and_end, args=(parent,), daemon=True).start()
 
 
 def _prepare(run: BoldRun, *, spec: GridSpec, folder: Path, settings: StoreSettings) -> Path:

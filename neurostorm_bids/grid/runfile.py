@@ -79,7 +79,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         }
     header = json.dumps(entries).encode()
     header += b" " * (-len(header) % _HEADER_ALIGNMENT)
-    with _written_whole(path) as file:
+    with write_whole(path) as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
         for dtype, _, parts in tensors.values():
@@ -116,7 +116,7 @@ def open_tensors(path: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def _written_whole(path: Path) -> Iterator[IO[bytes]]:
+def write_whole(path: Path) -> Iterator[IO[bytes]]:
     """Open a hidden file beside `path` that takes its place when all of it is on the disk.
 
     The hidden file's name follows from the path, and it is locked while it is written: what a

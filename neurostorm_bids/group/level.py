@@ -6,7 +6,12 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
-from neurostorm_bids.derivatives import check_output_dir, write_configuration, write_dataset_files
+from neurostorm_bids.derivatives import (
+    check_output_dir,
+    remove_all_leftovers,
+    write_configuration,
+    write_dataset_files,
+)
 from neurostorm_bids.derivatives.atomic import explain_write_errors, write_files
 from neurostorm_bids.derivatives.tables import format_table
 from neurostorm_bids.errors import DataError, UserError
@@ -68,6 +73,7 @@ def run_group_level(options: GroupOptions) -> int:
     group = summarise_group(options, collection, sources)
     contents = _format_all(group)
     used = {result.dataset for result in collection.results}
+    remove_all_leftovers(options.output_dir, ())
     write_dataset_files(
         options.output_dir,
         datasets=[dataset for name, dataset in sources.named.items() if name in used],

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +21,7 @@ from neurostorm_bids.model.calibration import Novelty
 from neurostorm_bids.model.card import write_card
 from neurostorm_bids.model.config import HeadConfig, ModelConfig, TargetSpec
 from neurostorm_bids.model.digest import digest_file
+from neurostorm_bids.model.scratch import open_scratch
 from neurostorm_bids.model.shapes import Prefixes, check_shapes, expect_shapes
 from neurostorm_bids.model.weights import Checkpoint, Provenance, change_target, check_finite
 
@@ -135,16 +135,12 @@ def write_model_folder(folder: Path, checkpoint: Checkpoint, *, overwrite: bool 
     folder = folder.absolute()
     _check_place(folder, overwrite=overwrite)
     # Beside the folder, so that the last step is a renaming within one file system.
-    unique = uuid.uuid4().hex[:8]
-    scratch = folder.with_name(f".{folder.name}.{unique}.tmp")
     try:
-        scratch.mkdir(parents=True)
-        _fill(scratch, checkpoint)
-        _move_into_place(scratch, folder, aside=folder.with_name(f".{folder.name}.{unique}.old"))
+        with open_scratch(folder) as scratch:
+            _fill(scratch.new, checkpoint)
+            _move_into_place(scratch.new, folder, aside=scratch.old)
     except OSError as err:
         raise OutputError(f"{folder} cannot be written: {err}. Give another folder.") from err
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _check_place(folder: Path, *, overwrite: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ from neurostorm_bids.model.digest import digest_file
 logger = logging.getLogger(__name__)
 
 SCHEME = "hf://"
+NOTES = "neurostorm-first-use"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _ADDRESS = re.compile(
     rf"hf://(?P<repository>{_NAME}/{_NAME})/(?P<file>{_NAME}(?:/{_NAME})*)(?:@(?P<revision>{_NAME}))?"
@@ -123,9 +125,14 @@ def locate_model(name_or_path: str | Path) -> Path:
     if entry is not None:
         path = fetch(entry.address)
         _check_known(path, entry)
+        if entry.sha256 is None:
+            check_unchanged(path, entry.address)
         return path
     if text.startswith(SCHEME):
-        return fetch(HubAddress.parse(text))
+        address = HubAddress.parse(text)
+        path = fetch(address)
+        check_unchanged(path, address)
+        return path
     if Path(text).exists():
         return Path(text)
     raise MissingFileError(
@@ -168,6 +175,46 @@ def fetch(address: HubAddress) -> Path:
         ) from err
     logger.info("%s lies at %s", address, path)
     return Path(path)
+
+
+def check_unchanged(path: Path, address: HubAddress) -> None:
+    """Compare a file with what came under the same address before; note it at first use.
+
+    A branch may show another file tomorrow. Its SHA-256 is kept in the Hub's cache, in a folder
+    of this program; a commit cannot change, and is kept all the same.
+
+    Raises
+    ------
+    DataError
+        If the file is another than at first use.
+    """
+    from huggingface_hub.constants import HF_HUB_CACHE  # noqa: PLC0415 - takes long
+
+    found = digest_file(path)
+    name = hashlib.sha256(str(address).encode()).hexdigest()[:32]
+    note = Path(HF_HUB_CACHE).parent / NOTES / f"{name}.json"
+    try:
+        first = json.loads(note.read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        _note_first_use(note, {"address": str(address), "sha256": found})
+        return
+    if first != found:
+        raise DataError(
+            f"{address} is not the file that it was when it was first used here: expected SHA-256 "
+            f"{first}, found {found} at {path}. If the change is meant, remove {note}; to keep "
+            "to the file of then, give its commit: hf://OWNER/REPOSITORY/FILE@COMMIT."
+        )
+
+
+def _note_first_use(note: Path, facts: dict[str, str]) -> None:
+    """Write a note whole or not at all; a cache that is read-only, as in images, is none."""
+    partial = note.with_name(f".{note.name}.{os.getpid()}.tmp")
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        partial.replace(note)
+    except OSError as err:
+        logger.debug("The SHA-256 of %s is not kept: %s", facts["address"], err)
 
 
 def _check_known(path: Path, entry: CatalogueEntry) -> None:

@@ -18,6 +18,7 @@ from neurostorm_bids.inputs.fingerprint import fingerprint_file
 from neurostorm_bids.participant.connectivity import find_regions, plan_connectivity
 from neurostorm_bids.participant.extras import check_extras, plan_attributions, plan_resampled
 from neurostorm_bids.participant.models import load_models
+from neurostorm_bids.report.places import locate_seal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,6 +77,8 @@ def plan_jobs(
             for i, value in hashes.items()
             if options.overwrite
             or not is_finished(options.output_dir, run, names=names[i], configuration_hash=value)
+            # A call may have been killed between the results and their figures.
+            or not locate_seal(options.output_dir, run, names[i]).exists()
         }
         attributions = plan_attributions(run, hashes, models, options)
         resampled = plan_resampled(run, sources, options)

@@ -10,6 +10,7 @@ from neurostorm_bids.derivatives import (
     RunStatus,
     check_distinct,
     check_output_dir,
+    remove_all_leftovers,
     write_dataset_files,
 )
 from neurostorm_bids.errors import UsageError
@@ -87,6 +88,7 @@ def run_participant_level(options: ParticipantOptions) -> int:
     if options.reports_only or options.boilerplate_only:
         return rebuild_reports(options)
     discovery, datasets, jobs, statuses = plan_level(options)
+    remove_all_leftovers(options.output_dir, discovery.participants)
     if jobs:
         write_dataset_files(
             options.output_dir,

@@ -19,6 +19,8 @@ from neurostorm_bids.derivatives import (
     write_resampled,
     write_run,
 )
+from neurostorm_bids.derivatives.atomic import explain_write_errors
+from neurostorm_bids.ending import end_with_parent
 from neurostorm_bids.errors import TemporaryError
 from neurostorm_bids.grid.bring import bring_run
 from neurostorm_bids.participant.connectivity import write_connectivity_of
@@ -26,6 +28,7 @@ from neurostorm_bids.participant.extras import attribute_and_write
 from neurostorm_bids.participant.memory import plan_memory
 from neurostorm_bids.participant.models import load_models
 from neurostorm_bids.predict import choose_device, predict_series
+from neurostorm_bids.report.places import locate_seal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -93,7 +96,9 @@ def _run_in_processes(
     jobs: Sequence[Job], options: ParticipantOptions, *, n_workers: int
 ) -> Iterator[RunStatus]:
     """Work on the jobs in processes of their own; each loads the models once."""
-    with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        n_workers, mp_context=get_context("spawn"), initializer=end_with_parent
+    ) as pool:
         futures = {pool.submit(run_job, job, options): job for job in jobs}
         try:
             for future in as_completed(futures):
@@ -126,9 +131,9 @@ def _predict_and_write(job: Job, options: ParticipantOptions, *, progress: bool)
             value = job.resampled[grid]
             write_resampled(options.output_dir, run, series, configuration_hash=value)
             warnings += series.warnings
-        is_first = True
+        of_grid = [i for i, model in enumerate(models) if model.grid == grid]
         for i in todo:
-            if models[i].grid != grid:
+            if i not in of_grid:
                 continue
             prediction = predict_series(
                 models[i],
@@ -147,6 +152,11 @@ def _predict_and_write(job: Job, options: ParticipantOptions, *, progress: bool)
                     configuration_hash=job.hashes[i],
                 )
             if i in job.attributions:
+                # Its figure is drawn later: without the seal, a call that is killed until then
+                # leaves the run to the next one.
+                seal = locate_seal(options.output_dir, run, names[i])
+                with explain_write_errors(seal):
+                    seal.unlink(missing_ok=True)
                 warnings += attribute_and_write(
                     run,
                     prediction,
@@ -162,9 +172,8 @@ def _predict_and_write(job: Job, options: ParticipantOptions, *, progress: bool)
                 prediction,
                 model=models[i],
                 names=names[i],
-                with_series=is_first,
+                with_series=i == of_grid[0],
             )
-            is_first = False
     if job.connectivity is not None:
         warnings += write_connectivity_of(run, options, configuration_hash=job.connectivity)
     return tuple(dict.fromkeys(warnings))

@@ -15,7 +15,7 @@ from neurostorm_bids.errors import DataError, OutputError
 from neurostorm_bids.inputs.names import parse_name
 from neurostorm_bids.report.attributions import draw_attribution, find_attributions
 from neurostorm_bids.report.carpet import draw_carpet
-from neurostorm_bids.report.picture import FOLDER
+from neurostorm_bids.report.places import locate_figure, locate_seal
 from neurostorm_bids.report.predictions import draw_predictions, draw_recurrence
 from neurostorm_bids.report.signals import measure_signals, read_displacement
 from neurostorm_bids.report.volumes import draw_mosaic, draw_noise
@@ -144,18 +144,10 @@ def _write(
     output_dir: Path, run: BoldRun, drawn: Drawn, *, model: Model, names: OutputNames
 ) -> None:
     """Write the figures and, last, the file that tells of them."""
-    label = names.scan.removeprefix("scan")  # tells the models of a call apart; else empty
-
-    def locate(kind: str, extension: str) -> Path:
-        path = derive_path(
-            output_dir, run, suffix="bold", extension=extension, entities={"desc": kind + label}
-        )
-        return output_dir / f"sub-{run.participant}" / FOLDER / path.name
-
     contents: dict[Path, str | bytes] = {}
     told = []
     for picture in drawn.pictures:
-        path = locate(picture.kind, picture.extension)
+        path = locate_figure(output_dir, run, names, kind=picture.kind, extension=picture.extension)
         contents[path] = picture.content
         told.append(
             {
@@ -167,7 +159,7 @@ def _write(
                 "Measures": {k: v for k, v in picture.measures.items() if math.isfinite(v)},
             }
         )
-    seal = locate(FOLDER, ".json")
+    seal = locate_seal(output_dir, run, names)
     contents[seal] = format_json(
         {
             "Description": "Figures of a run and a model, in the order of the report.",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neurostorm_bids.errors import OutputError
+from neurostorm_bids.errors import TemporaryError
+from neurostorm_bids.grid.runfile import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,19 +33,14 @@ def read_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]] | N
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays into one file, whole or not at all; its folder is made if need be.
 
+    Where another process is writing the file, it is left to that one: the name says what is in it.
+
     Raises
     ------
     OutputError
         If the operating system refuses.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        partial.replace(path)
-    except OSError as err:
-        raise OutputError(
-            f"Cannot write {path}: {err.strerror or err}. Free space there, or choose another "
-            "work folder."
-        ) from err
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    with suppress(TemporaryError), write_whole(path) as file:
+        file.write(buffer.getvalue())

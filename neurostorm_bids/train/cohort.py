@@ -6,8 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
+from neurostorm_bids.derivatives.locks import hold_lock
 from neurostorm_bids.errors import DataError, UserError
 from neurostorm_bids.grid.clips import find_clip_starts
 from neurostorm_bids.grid.prepare import FailedRun, prepare_runs
@@ -78,7 +77,7 @@ def prepare_cohort(
         If the store cannot be written.
     """
     store.mkdir(parents=True, exist_ok=True)
-    with FileLock(store / LOCK, mode=0o666):
+    with hold_lock(store / LOCK):
         preparation = prepare_runs(
             runs, spec, store, n_workers=n_workers, settings=StoreSettings(n_bits=n_bits)
         )

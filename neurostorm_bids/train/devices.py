@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import atexit
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.fsdp import FSDPStrategy
 from lightning_fabric.strategies.parallel import ParallelStrategy
 
+from neurostorm_bids.derivatives.locks import hold_lock
 from neurostorm_bids.errors import TemporaryError, UsageError
 from neurostorm_bids.model.block import Block
 
@@ -119,24 +120,21 @@ def hold_folder(fabric: Fabric, folder: Path) -> Iterator[None]:
     TemporaryError
         If another training works in this folder.
     """
-    lock = FileLock(folder / ".lock", mode=0o666)
-    is_free = True
-    if fabric.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            is_free = False
-    if not fabric.broadcast(is_free):
-        end_helper(fabric)
-        raise TemporaryError(
-            f"Another training works in {folder}. Wait until it ends; or give this one another "
-            "work folder."
-        )
-    try:
+    with ExitStack() as stack:
+        is_free = True
+        if fabric.is_global_zero:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(hold_lock(folder / ".lock", timeout_s=0))
+            except Timeout:
+                is_free = False
+        if not fabric.broadcast(is_free):
+            end_helper(fabric)
+            raise TemporaryError(
+                f"Another training works in {folder}. Wait until it ends; or give this one another "
+                "work folder."
+            )
         yield
-    finally:
-        lock.release()
 
 
 def end_helper(fabric: Fabric) -> None:

@@ -12,7 +12,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from neurostorm_bids import __version__
-from neurostorm_bids.derivatives.atomic import write_files
+from neurostorm_bids.derivatives.atomic import remove_leftovers, write_files
 from neurostorm_bids.pretrained import Provenance, save_model
 from neurostorm_bids.train.baselines import MAIN_MEASURE
 from neurostorm_bids.train.finetune_report import format_finetuning
@@ -96,6 +96,8 @@ def write_finetuning(found: Finetuning) -> None:
         folder / REPORT: report,
         output_dir / REPORT: report,
     }
+    for written in (folder, output_dir):
+        remove_leftovers(written)
     write_files(files)
     logger.info(
         "The model is %s, its scores lie in %s, its report is %s",

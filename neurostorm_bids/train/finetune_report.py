@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from neurostorm_bids import __version__
+from neurostorm_bids.derivatives.conceal import shorten_path
 from neurostorm_bids.page.html import (
     format_facts,
     format_page,
@@ -267,7 +268,8 @@ def _show_options(found: Finetuning) -> str:
     options["splits"] = found.splits.method  # a split file is named without its folder
     if found.options.adapt != "linear":
         options |= asdict(found.options.train)
-    return format_section("Options", format_facts({"model": found.started_from, **options}))
+    shown = {name: shorten_path(value) for name, value in options.items()}
+    return format_section("Options", format_facts({"model": found.started_from, **shown}))
 
 
 def _list_differences(one: Compared) -> list[str]:

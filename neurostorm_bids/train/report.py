@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from neurostorm_bids import __version__
-from neurostorm_bids.derivatives.atomic import write_text
+from neurostorm_bids.derivatives.atomic import remove_leftovers, write_text
+from neurostorm_bids.derivatives.conceal import shorten_path
 from neurostorm_bids.page.html import (
     format_facts,
     format_page,
@@ -58,6 +59,7 @@ def write_pretraining_report(path: Path, summary: PretrainingSummary) -> None:
         format_section("Options", format_facts(dict(_flatten(summary.options)))),
     ]
     footer = f"Written by neurostorm-bids {__version__}. For research; not for diagnosis."
+    remove_leftovers(path.parent)
     write_text(path, format_page(f"Pretraining of {summary.name}", body, footer=footer))
 
 
@@ -232,7 +234,7 @@ def _flatten(options: Mapping[str, object], *, prefix: str = "") -> Iterator[tup
         if isinstance(value, Mapping):
             yield from _flatten(value, prefix=f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value
+            yield f"{prefix}{name}", shorten_path(value)
 
 
 def _cross(sides: Iterable[object]) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from filelock import FileLock
-
+from neurostorm_bids.derivatives.locks import hold_lock
 from neurostorm_bids.grid.prepare import prepare_runs
 from neurostorm_bids.grid.store import StoreSettings
 from neurostorm_bids.train.cohort import LOCK, describe_run, open_usable
@@ -59,7 +58,7 @@ def prepare_scans(
         If the store cannot be written.
     """
     store.mkdir(parents=True, exist_ok=True)
-    with FileLock(store / LOCK, mode=0o666):
+    with hold_lock(store / LOCK):
         preparation = prepare_runs(
             runs, spec, store, n_workers=n_workers, settings=StoreSettings(n_bits=n_bits)
         )

@@ -15,6 +15,7 @@ import pytest
 from neurostorm_bids.derivatives.atomic import (
     explain_write_errors,
     remove_leftovers,
+    remove_leftovers_below,
     write_files,
     write_text,
 )
@@ -160,3 +161,25 @@ def test_a_file_in_the_place_of_a_folder_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="is a file"):
         write_text(tmp_path / "file" / "below", "")
+
+
+def test_leftovers_are_found_in_a_whole_tree(tmp_path):
+    folder = tmp_path / "sub-01" / "figures"
+    folder.mkdir(parents=True)
+    for name in (".neurostorm-0123456789abcdef.tmp", "kept.svg"):
+        (folder / name).touch()
+    remove_leftovers_below(tmp_path)
+    assert [path.name for path in folder.iterdir()] == ["kept.svg"]
+
+
+def test_temporary_files_lie_in_the_folder_that_was_named(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "unlink", lambda *_, **__: None)
+        patch.setattr(type(tmp_path), "replace", refuse)
+        with pytest.raises(OutputError):
+            write_text(tmp_path / "logs" / "call" / "a.txt", "a", scratch=tmp_path / "logs")
+    assert list((tmp_path / "logs" / "call").iterdir()) == []
+    assert len(list((tmp_path / "logs").glob(".neurostorm-*.tmp"))) == 1

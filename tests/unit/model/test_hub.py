@@ -29,6 +29,7 @@ def downloads(monkeypatch, tmp_path):
         return str(tmp_path / "blob")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
     return asked
 
 
@@ -173,6 +174,33 @@ def test_a_file_that_is_the_known_one_is_taken(monkeypatch, tmp_path):
     entry = replace(read_catalogue()["neurostorm-hcpya-sex"], sha256=sha256, size_bytes=7)
     monkeypatch.setattr(hub, "read_catalogue", lambda: {entry.name: entry})
     assert locate_model(entry.name) == tmp_path / "blob"
+
+
+@pytest.mark.usefixtures("downloads")
+@pytest.mark.parametrize("name", ["neurostorm-hcpya-sex", "hf://owner/repo/a.ckpt"])
+def test_a_file_that_changed_since_its_first_use_is_refused(monkeypatch, tmp_path, name):
+    assert locate_model(name) == locate_model(name) == tmp_path / "blob"
+    (note,) = (tmp_path / "hf" / hub.NOTES).iterdir()
+    (tmp_path / "other").write_bytes(b"Weights")
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda *_, **__: str(tmp_path / "other")
+    )
+    with pytest.raises(DataError, match="not the file that it was when it was first used"):
+        locate_model(name)
+    note.unlink()
+    assert locate_model(name) == tmp_path / "other"
+
+
+@pytest.mark.usefixtures("downloads")
+def test_a_cache_that_cannot_be_written_or_a_damaged_note_stops_nobody(tmp_path):
+    assert locate_model("hf://owner/repo/a.ckpt") == tmp_path / "blob"
+    (note,) = (tmp_path / "hf" / hub.NOTES).iterdir()
+    note.write_text("[]")
+    assert locate_model("hf://owner/repo/a.ckpt") == tmp_path / "blob"
+    note.unlink()
+    note.parent.rmdir()
+    note.parent.touch()
+    assert locate_model("hf://owner/repo/a.ckpt") == tmp_path / "blob"
 
 
 def test_a_model_of_the_folder_of_models_is_found_by_its_name(tmp_path, monkeypatch):
