@@ -27,7 +27,7 @@ test: $(VENV)/installed-dev lint
 
 # Strangers' files, the long form: 10,000 damaged ones over all readers.
 fuzz: $(VENV)/installed-dev
-	NEUROSTORM_FUZZ_CASES=10000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/robustness -k fuzz --durations=20
+	NEUROSTORM_FUZZ_CASES=10000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m robustness tests/robustness -k fuzz --durations=20
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -38,7 +38,7 @@ KILLS ?= 200
 SEED ?= 0
 robustness: $(VENV)/installed-dev
 	NEUROSTORM_KILLS=$(KILLS) NEUROSTORM_SEED=$(SEED) OMP_NUM_THREADS=1 \
-	    $(BIN)/python -m pytest tests/robustness -s --durations=0
+	    $(BIN)/python -m pytest -m robustness tests/robustness -s --durations=0
 
 # The suffix +cpu is of PyTorch's own index; the databases know the version without it. --strict: a
 # package that they do not answer for is a failure, or silence would pass for safety.

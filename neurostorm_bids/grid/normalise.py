@@ -71,8 +71,14 @@ def drop_non_finite(frames: Frames, *, name: str) -> NDArray[np.float32]:
     return packed
 
 
-def count_constant(frames: NDArray[np.float32], *, name: str) -> int:
+def count_constant(
+    frames: NDArray[np.float32], *, name: str, at_most: float = MAX_CONSTANT_SHARE
+) -> int:
     """Count brain voxels, frames of shape (T_source, n_brain), that never change.
+
+    Parameters
+    ----------
+    at_most : share of the voxels; 1 for a mask that marks the background too.
 
     Raises
     ------
@@ -90,10 +96,10 @@ def count_constant(frames: NDArray[np.float32], *, name: str) -> int:
             f"The brain of {name} holds no signal: every voxel has the same value in every volume. "
             "Check the preprocessing."
         )
-    if MAX_CONSTANT_SHARE * len(varies) < n_constant:
+    if at_most * len(varies) < n_constant:
         raise DataError(
             f"{n_constant} of {len(varies)} brain voxels of {name} have the same value in every "
-            f"volume; expected at most {MAX_CONSTANT_SHARE:.0%}. Check that the brain mask belongs "
+            f"volume; expected at most {at_most:.0%}. Check that the brain mask belongs "
             "to the run, and the run's field of view."
         )
     return n_constant

@@ -25,7 +25,12 @@ from neurostorm_bids.grid.describe import (
     doubt_space,
     doubt_values,
 )
-from neurostorm_bids.grid.normalise import count_constant, drop_non_finite, find_statistics
+from neurostorm_bids.grid.normalise import (
+    MAX_CONSTANT_SHARE,
+    count_constant,
+    drop_non_finite,
+    find_statistics,
+)
 from neurostorm_bids.grid.read import open_volumes
 from neurostorm_bids.grid.resample import (
     build_interpolation,
@@ -217,7 +222,9 @@ def grid_run(
         islice(run.read(), n_dummy, None), interpolation, n_volumes=n_volumes
     )
     frames = drop_non_finite(resampled, name=run.name)
-    n_constant = count_constant(frames, name=run.name)
+    # A mask that marks the background too, of which the user is told, marks voxels without signal.
+    at_most = 1.0 if given.inside.all() else MAX_CONSTANT_SHARE
+    n_constant = count_constant(frames, name=run.name, at_most=at_most)
     denoising = None if nuisance is None else _denoise(frames, nuisance, cleaning)
     mask = brain.mask.copy()
     mask[brain.mask] = resampled.finite

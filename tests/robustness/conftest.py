@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def pytest_collection_modifyitems(items):
+    """Mark the tests of this folder, which take minutes: make robustness and make fuzz run them."""
+    for item in items:
+        if item.path.parent.name == "robustness":
+            item.add_marker("robustness")
+
+
 @pytest.fixture(scope="session")
 def ground(tmp_path_factory):
     """Six people of 16 volumes at 8 mm, an atlas and a model: to be read, never written to."""

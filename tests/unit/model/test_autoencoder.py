@@ -44,7 +44,7 @@ PUBLISHED_CONFIG = ModelConfig(
 # and single values by 5e-5 of the largest; its gradients by up to 8e-5, and by more where only some
 # of a tensor's values are compared.
 TOLERANCE = 1e-5
-GRADIENT_TOLERANCE = 2e-4
+GRADIENT_TOLERANCE = 4e-4
 
 
 def measure_error(found, expected):

@@ -75,7 +75,8 @@ def write(tmp_path, make_summary):
 
 
 def test_the_report_says_what_was_trained_on_what(page):
-    assert page.text.startswith("Pretraining of tiny_mae Pretraining of tiny_mae The weights")
+    assert page.text.startswith("Pretraining of tiny_mae Pretraining of tiny_mae")
+    assert "The weights" in page.text
     assert ["Software", f"neurostorm-bids {__version__}"] in page.rows
     assert ["Grid", "MNI152NLin6Asym, voxels of 8 x 8 x 8 mm, a volume every 0.8 s"] in page.rows
     assert ["Tokens of a clip", "8 x 8 x 8 x 8 = 4096"] in page.rows
