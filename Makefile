@@ -95,7 +95,8 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
+KERNELS := setup.py $(wildcard neurostorm_bids/kernels/src/*)
+$(VENV)/installed: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt $(KERNELS)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
