@@ -11,10 +11,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _FLAGS = (
@@ -151,12 +148,12 @@ def open_browser():
     reader, from_browser = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [program, *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
-        pipes = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
+        pipes = f'exec "$@" 3<&{to_browser} 4>&{from_browser} 2>"$0"'
+        said = Path(profile, "said")
         browser = subprocess.Popen(
-            ["bash", "-c", pipes, "bash", *command],
+            ["bash", "-c", pipes, said, *command],
             pass_fds=(to_browser, from_browser),
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
         )
         for end in (to_browser, from_browser):
             os.close(end)
@@ -166,6 +163,9 @@ def open_browser():
             yield page
             page._session = None
             page.call("Browser.close")
+        except AssertionError as err:
+            err.add_note(said.read_text(errors="replace")[-2000:])
+            raise
         finally:
             for end in (reader, writer):
                 os.close(end)

@@ -27,6 +27,7 @@ from neurostorm_bids.errors import UsageError
 from neurostorm_bids.options import Attribution, AttributionBaseline, ParticipantOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 OPTIONS: list[click.Parameter] = [
@@ -280,8 +281,21 @@ def open_folder(options: ParticipantOptions) -> None:
         folder: Path = options.work_dir / "tmp"
         with explain_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        os.environ["TMPDIR"] = str(folder.absolute())
-        tempfile.tempdir = None
+        click.get_current_context().find_root().call_on_close(_name_temporary_folder(folder))
+
+
+def _name_temporary_folder(folder: Path) -> Callable[[], None]:
+    """Let this process and its children put temporary files into a folder, until told otherwise."""
+    before = os.environ.get("TMPDIR"), tempfile.tempdir
+
+    def give_back() -> None:
+        os.environ.pop("TMPDIR")
+        if before[0] is not None:
+            os.environ["TMPDIR"] = before[0]
+        tempfile.tempdir = before[1]
+
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder.absolute())
+    return give_back
 
 
 def _parse_clips(value: str) -> int | None:

@@ -1,8 +1,8 @@
 """Calls of the participant level that begin at the same moment, one process each.
 
 Run as ``python crowd.py BIDS_DIR OUTPUT_DIR MODEL LABEL ...``; a label may be given twice. The
-calls are forked from one process that has imported everything, so that they really meet. Figures
-are left out: they cost most of the time and lie in files of their own.
+calls are forked from one process that has imported everything, so that they really meet. Nothing
+is drawn, for that costs most of the time; the file that tells of the figures is written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from neurostorm_bids.cli import main
 def run_together(bids_dir: str, output_dir: str, model: str, labels: list[str]) -> list[int]:
     """Run one call per label at once and return their exit statuses."""
     torch.set_num_threads(1)
-    drawn.write_run_figures = lambda *_, **__: ()
+    drawn.Drawn.add = lambda *_: None
     fork = get_context("fork")
     gate = fork.Barrier(len(labels))
 

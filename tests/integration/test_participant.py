@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -293,10 +294,8 @@ def test_bf16_is_near_float32_and_another_configuration(made, model, tmp_path):
     assert np.abs(exact - rounded).max() < 0.05 * np.abs(exact).max()
 
 
-def test_memory_resources_and_layout_leave_the_results_alone(
-    made, model, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # given back after the call has named another
+def test_memory_resources_and_layout_leave_the_results_alone(made, model, tmp_path, capsys):
+    temporary = tempfile.gettempdir(), os.environ.get("TMPDIR")
     arguments = ["--model", model, "--participant-label", "02"]
     assert call(made / "fmriprep", tmp_path / "plain", *arguments) == 0
     work = tmp_path / "work"
@@ -308,6 +307,7 @@ def test_memory_resources_and_layout_leave_the_results_alone(
     assert read_results(folder).keys() == read_results(tmp_path / "plain").keys()
     assert len(list(folder.glob("logs/*/resources.tsv"))) == 1
     assert (work / "tmp").is_dir()
+    assert (tempfile.gettempdir(), os.environ.get("TMPDIR")) == temporary
     assert call(made / "fmriprep", tmp_path / "tight", *arguments[:4], "--mem", "10MB") == 75
     assert "--mem allows 0.01 GB" in capsys.readouterr().err
 
