@@ -11,13 +11,12 @@ import click
 from neurostorm_bids import __version__
 from neurostorm_bids.arguments import spread_lists
 from neurostorm_bids.commands.shared import PATH, named_path
-from neurostorm_bids.errors import UserError
+from neurostorm_bids.invoke import invoke
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TABLE = Path("logs") / "audit.tsv"
-INTERRUPTED = 130
 
 
 def run() -> None:
@@ -27,19 +26,7 @@ def run() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit status; expected mistakes are printed in a sentence."""
-    try:
-        words = spread_lists(argv, command, n_positionals=1)
-        status = command.main(args=words, prog_name="neurostorm-audit", standalone_mode=False)
-    except click.ClickException as err:
-        err.show()
-        return err.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
-        return INTERRUPTED
-    except UserError as err:
-        click.echo(f"neurostorm-audit: {err}", err=True)
-        return err.exit_status
-    return status if isinstance(status, int) else 0
+    return invoke(command, spread_lists(argv, command, n_positionals=1), name="neurostorm-audit")
 
 
 @click.command(

@@ -36,6 +36,7 @@ from neurostorm_bids.errors import (
     UsageError,
     UserError,
 )
+from neurostorm_bids.invoke import invoke
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LEVELS = ("participant", "group", "pretrain", "finetune")
-INTERRUPTED = 130
+KEPT = "Interrupted. What was finished is kept; the same call goes on."
 BRIEFLY = """\
 Usage: neurostorm BIDS_DIR OUTPUT_DIR LEVEL ... [OPTIONS]
 
@@ -69,25 +70,15 @@ def main(argv: Sequence[str]) -> int:
         return UsageError.exit_status
     try:
         with end_when_told():
-            status = command.main(
-                args=spread_lists(argv, command, levels=LEVELS),
-                prog_name="neurostorm",
-                standalone_mode=False,
-            )
-    except click.ClickException as err:
-        err.show()
-        return err.exit_code
-    except (click.Abort, KeyboardInterrupt, ToldToEnd) as err:
-        click.echo("Interrupted. What was finished is kept; the same call goes on.", err=True)
-        return err.exit_status if isinstance(err, ToldToEnd) else INTERRUPTED
-    except UserError as err:
-        click.echo(f"neurostorm: {err}", err=True)
+            words = spread_lists(argv, command, levels=LEVELS)
+            return invoke(command, words, name="neurostorm", interrupted=KEPT)
+    except ToldToEnd as err:
+        click.echo(KEPT, err=True)
         return err.exit_status
     except Exception as err:
         if debug:
             raise
         return _tell_unexpected(err)
-    return status if isinstance(status, int) else 0
 
 
 def _tell_unexpected(err: Exception) -> int:

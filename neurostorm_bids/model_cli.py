@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from neurostorm_bids import __version__
-from neurostorm_bids.errors import DataError, MissingFileError, UsageError, UserError
+from neurostorm_bids.errors import DataError, MissingFileError, UsageError
+from neurostorm_bids.invoke import invoke
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from neurostorm_bids.model.config import ModelConfig, TargetSpec
     from neurostorm_bids.model.weights import Checkpoint
-
-INTERRUPTED = 130
 
 
 def run() -> None:
@@ -29,18 +28,7 @@ def run() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit status; expected mistakes are printed in a sentence."""
-    try:
-        status = commands.main(args=list(argv), prog_name="neurostorm-model", standalone_mode=False)
-    except click.ClickException as err:
-        err.show()
-        return err.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
-        return INTERRUPTED
-    except UserError as err:
-        click.echo(f"neurostorm-model: {err}", err=True)
-        return err.exit_status
-    return status if isinstance(status, int) else 0
+    return invoke(commands, argv, name="neurostorm-model")
 
 
 @click.group(context_settings={"max_content_width": 100})

@@ -19,7 +19,8 @@ import click
 
 from neurostorm_bids import __version__
 from neurostorm_bids.arguments import spread_lists
-from neurostorm_bids.errors import MissingFileError, OutputError, UsageError, UserError
+from neurostorm_bids.errors import MissingFileError, OutputError, UsageError
+from neurostorm_bids.invoke import invoke
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,18 +75,7 @@ def run() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return the container's exit status."""
-    try:
-        status = command.main(args=list(argv), prog_name="neurostorm-docker", standalone_mode=False)
-    except click.ClickException as err:
-        err.show()
-        return err.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
-        return 130
-    except UserError as err:
-        click.echo(f"neurostorm-docker: {err}", err=True)
-        return err.exit_status
-    return status if isinstance(status, int) else 0
+    return invoke(command, argv, name="neurostorm-docker")
 
 
 @click.command(
