@@ -78,7 +78,8 @@ OPTIONS: list[click.Parameter] = [
         help="Write the functional connectivity of each run too, to be compared with at the group "
         "level. Regions: auto (Schaefer2018:200Parcels7Networks where it is on this machine, else "
         "Seitzman2018, spheres that come with the program), or an atlas as for --atlas of "
-        "finetune; what is named and not on this machine is downloaded.",
+        "finetune; what is named and not on this machine is downloaded. It has a nuisance "
+        "regression of its own: --denoise, --dummy-scans and --fd-threshold do not change it.",
         levels=["participant"],
     ),
     LevelOption(
