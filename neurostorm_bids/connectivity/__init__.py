@@ -6,6 +6,7 @@ from neurostorm_bids.connectivity.measure import (
     measure_clips,
     measure_connectivity,
     read_signals,
+    spare_bad_confounds,
 )
 from neurostorm_bids.connectivity.parcellation import (
     AUTO,
@@ -26,4 +27,5 @@ __all__ = [
     "measure_connectivity",
     "place_parcellation",
     "read_signals",
+    "spare_bad_confounds",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from neurostorm_bids.grid.read import open_volumes
 from neurostorm_bids.grid.spec import MAX_REPETITION_TIME_S, GridSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HIGH_PASS_HZ = 0.01
+
+Found = TypeVar("Found")
 
 _RELATIVE_ROUNDING = 1e-9
 _MICROSECOND = 1e-6
@@ -65,11 +67,13 @@ class RegionSignals(NamedTuple):
         show.
     is_shown : (R,) whether the run shows the region.
     steps : what was done, in words.
+    volumes : (T,) position in the run's file of each volume, ascending.
     """
 
     signals: Floats
     is_shown: NDArray[np.bool_]
     steps: tuple[str, ...]
+    volumes: NDArray[np.intp]
 
     def relate(self) -> NDArray[np.float32]:
         """Return Fisher's z of the correlations, as the values of `Connectivity`.
@@ -134,18 +138,18 @@ def measure_clips(
     Parameters
     ----------
     found : signals of the run.
-    onsets_s : of the clips, from the first volume.
+    onsets_s : of the clips, from the first volume of the run's file.
     duration_s : of each clip. A clip shows the volumes whose times lie in it, and the nearest one
         where none does.
     repetition_time_s : seconds between volumes.
     """
-    times_s = np.arange(len(found.signals)) * repetition_time_s
+    times_s = found.volumes * repetition_time_s
     values, means, counts = [], [], []
     for onset_s in onsets_s:
         is_in = (times_s > onset_s - _MICROSECOND) & (times_s < onset_s + duration_s - _MICROSECOND)
         if not is_in.any():
             is_in[np.abs(times_s - onset_s).argmin()] = True
-        own = found._replace(signals=found.signals[is_in])
+        own = found._replace(signals=found.signals[is_in], volumes=found.volumes[is_in])
         values.append(own.relate())
         means.append(own.signals.mean(axis=0, dtype=np.float64).astype(np.float32))
         counts.append(int(is_in.sum()))
@@ -160,6 +164,7 @@ def read_signals(
     repetition_time_s: float,
     brain_mask: Path | None = None,
     confounds: Path | None = None,
+    kept: NDArray[np.intp] | None = None,
 ) -> RegionSignals:
     """Average the voxels of each region, and take out what is no brain activity.
 
@@ -173,6 +178,8 @@ def read_signals(
     repetition_time_s : seconds between volumes.
     brain_mask : voxels outside do not count; None makes one from the run.
     confounds : table of fMRIPrep; None removes none, as for a run that is denoised already.
+    kept : positions in the file of the volumes that count, ascending; None for all. The others
+        take no part in anything.
 
     Raises
     ------
@@ -186,17 +193,40 @@ def read_signals(
     labels[~place_brain_mask(brain, run, grid).mask] = 0
     signals = _average(run, labels.ravel(order="F"), len(parcellation.names))  # (T, R)
     steps = [f"mean signals of {len(parcellation.names)} regions ({parcellation.name})"]
+    volumes = np.arange(run.n_volumes) if kept is None else kept
     regressors = np.empty((run.n_volumes, 0))
     if confounds is not None:
-        regressors = read_regressors(confounds, n_volumes=run.n_volumes).signals
-    spread, level = np.std(signals, axis=0), np.abs(signals).max(axis=0)
+        found = read_regressors(confounds, n_volumes=run.n_volumes, n_kept=len(volumes))
+        regressors = found.signals
+    if len(volumes) < run.n_volumes:
+        steps.append(f"{run.n_volumes - len(volumes)} of {run.n_volumes} volumes left out")
+    spread = np.std(signals[volumes], axis=0)
+    level = np.abs(signals[volumes]).max(axis=0, initial=0)
     is_shown = np.isfinite(spread) & (spread > _RELATIVE_ROUNDING * level)
     steps.append(
         f"trend, drifts below {HIGH_PASS_HZ:g} Hz and {regressors.shape[1]} regressors removed"
     )
-    cleaned = np.zeros_like(signals)
-    cleaned[:, is_shown] = _clean(signals[:, is_shown], regressors, repetition_time_s)
-    return RegionSignals(cleaned, is_shown, tuple(steps))
+    cleaned = np.zeros((len(volumes), len(is_shown)))
+    cleaned[:, is_shown] = _clean(signals[:, is_shown], regressors, volumes, repetition_time_s)
+    return RegionSignals(cleaned, is_shown, tuple(steps), volumes)
+
+
+def spare_bad_confounds(run: BoldRun, measure: Callable[[Path | None], Found]) -> tuple[Found, str]:
+    """Measure with the confounds of a run; without them, and with a note, if these are bad.
+
+    Raises
+    ------
+    UserError
+        If it cannot be measured without confounds either.
+    """
+    try:
+        return measure(run.confounds), ""
+    except UserError as err:
+        if run.confounds is None:
+            raise
+        note = f"The confounds of {run.label} were not removed for connectivity: {err}"
+        logger.warning("%s", note)
+    return measure(None), note
 
 
 def connect_run(run: BoldRun, parcellation: Parcellation) -> tuple[Connectivity, str]:
@@ -218,14 +248,7 @@ def connect_run(run: BoldRun, parcellation: Parcellation) -> tuple[Connectivity,
             confounds=confounds,
         )
 
-    try:
-        return measure(run.confounds), ""
-    except UserError as err:
-        if run.confounds is None:
-            raise
-        note = f"The confounds of {run.label} were not removed for connectivity: {err}"
-        logger.warning("%s", note)
-    return measure(None), note
+    return spare_bad_confounds(run, measure)
 
 
 def _as_grid(run: Volumes, space: str) -> GridSpec:
@@ -249,18 +272,23 @@ def _average(run: Volumes, labels: NDArray[np.int64], n_regions: int) -> Floats:
     return signals
 
 
-def _clean(signals: Floats, regressors: Floats, repetition_time_s: float) -> Floats:
+def _clean(
+    signals: Floats, regressors: Floats, volumes: NDArray[np.intp], repetition_time_s: float
+) -> Floats:
+    """Take drifts and regressors (T, K) out of the kept volumes of signals (T, R)."""
     from nilearn.signal import clean  # noqa: PLC0415 - seconds
 
     if not signals.size:
-        return signals
+        return signals[volumes]
+    kept = slice(volumes[0], None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on constant regressors, which remove nothing
         cleaned: Floats = clean(
-            signals,
+            signals[kept],
             detrend=True,
             standardize="zscore_sample",
-            confounds=regressors if regressors.size else None,
+            confounds=regressors[kept] if regressors.size else None,
+            sample_mask=volumes - volumes[0],
             filter="cosine",
             high_pass=HIGH_PASS_HZ,
             t_r=repetition_time_s,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.spatial import KDTree
@@ -56,6 +57,18 @@ class Parcellation:
     def n_pairs(self) -> int:
         """How many correlations a run has."""
         return len(self.names) * (len(self.names) - 1) // 2
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the names and of where the regions lie, by which two are told apart."""
+        places: list[NDArray[Any]] = [self.centres_mm, self.radii_mm]
+        if self.atlas is not None:
+            places = [self.atlas.labels, self.atlas.affine]
+        digest = hashlib.sha256(repr((self.name, self.names)).encode())
+        for place in places:
+            digest.update(f"{place.dtype} {place.shape}".encode())
+            digest.update(np.ascontiguousarray(place).tobytes())
+        return digest.hexdigest()
 
 
 def find_parcellation(

@@ -36,7 +36,7 @@ class Regressors(NamedTuple):
     names: tuple[str, ...]
 
 
-def read_regressors(confounds: Path, *, n_volumes: int) -> Regressors:
+def read_regressors(confounds: Path, *, n_volumes: int, n_kept: int) -> Regressors:
     """Read the nuisance regressors of a run from a table of fMRIPrep.
 
     Six motion parameters with their derivatives and squares, and the mean signals of white matter
@@ -44,6 +44,11 @@ def read_regressors(confounds: Path, *, n_volumes: int) -> Regressors:
     three volumes for each gets the six motion parameters alone, or none.
 
     Missing values, as in the first row of derivatives, are 0.
+
+    Parameters
+    ----------
+    n_volumes : in the run's file.
+    n_kept : those of them that the regression is fitted on.
 
     Raises
     ------
@@ -59,9 +64,9 @@ def read_regressors(confounds: Path, *, n_volumes: int) -> Regressors:
             f"{len(table.lines)}. Take the table that belongs to the run."
         )
     names = [name for name in wanted if name in table.columns]
-    if len(names) * _VOLUMES_PER_REGRESSOR > n_volumes:
+    if len(names) * _VOLUMES_PER_REGRESSOR > n_kept:
         names = [name for name in names if name in {*_AXES, *_OLD_AXES}]
-    if len(names) * _VOLUMES_PER_REGRESSOR > n_volumes:
+    if len(names) * _VOLUMES_PER_REGRESSOR > n_kept:
         names = []
     columns = [[parse_number(cell) or 0.0 for cell in table.columns[name]] for name in names]
     signals = np.array(columns, dtype=np.float64).T.reshape(n_volumes, len(names))

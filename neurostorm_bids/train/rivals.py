@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,10 +12,11 @@ from neurostorm_bids.connectivity import (
     find_parcellation,
     measure_clips,
     read_signals,
+    spare_bad_confounds,
 )
 from neurostorm_bids.derivatives import hash_configuration
-from neurostorm_bids.errors import UserError
 from neurostorm_bids.grid.clips import find_clip_starts
+from neurostorm_bids.grid.read import open_volumes
 from neurostorm_bids.inputs.fingerprint import fingerprint_file
 from neurostorm_bids.train.arrays import read_arrays, write_arrays
 from neurostorm_bids.train.nuisance import tabulate_nuisance
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from neurostorm_bids.train.scans import Scan
 
     Floats = NDArray[np.float64]
-
-logger = logging.getLogger(__name__)
 
 MIN_VOLUMES = 4
 """Of a clip, for correlations within it."""
@@ -79,8 +77,11 @@ def connect_examples(
         connectivity[is_own] = found["values"]
         if clips is not None:
             activity[is_own] = found["means"]
-            counts += found["n_volumes"].tolist()
+            counts += found["n_volumes"][examples.target.is_known[is_own]].tolist()
         notes += [note] if note else []
+    stored = [examples.scans[position].stored for position in examples.used_scans]
+    if any(one.start_s or one.censoring for one in stored):
+        notes.append("As of the model, dropped and censored volumes are kept from it.")
     if not examples.is_by_clip:
         return Connected(examples.pool(connectivity), None, tuple(notes))
     fewest = min(counts)
@@ -116,7 +117,7 @@ def describe_nuisance(
 
 
 class _Clips(NamedTuple):
-    """Clips of a run, in seconds from its first volume."""
+    """Clips of a run, in seconds from the first volume of its file."""
 
     onsets_s: list[float]
     duration_s: float
@@ -126,18 +127,29 @@ def _list_clips(scan: Scan, clip_length: int) -> _Clips:
     """Return the clips of a run, in the order of its rows."""
     step_s = scan.stored.spec.repetition_time_s
     starts = find_clip_starts(scan.stored.n_volumes, clip_length)
-    return _Clips([start * step_s for start in starts], clip_length * step_s)
+    return _Clips([scan.stored.start_s + start * step_s for start in starts], clip_length * step_s)
+
+
+def _find_kept(scan: Scan, n_volumes: int) -> NDArray[np.intp]:
+    """Return which volumes of a run's file are neither dropped at the beginning nor censored."""
+    n_dropped = round(scan.stored.start_s / scan.run.repetition_time_s)
+    is_kept = np.arange(n_volumes) >= n_dropped
+    if scan.stored.censoring is not None:
+        is_kept[n_dropped + np.array(scan.stored.censoring.volumes, dtype=np.intp)] = False
+    return np.flatnonzero(is_kept)
 
 
 def _connect(
     scan: Scan, parcellation: Parcellation, folder: Path, *, clips: _Clips | None
 ) -> tuple[dict[str, NDArray[Any]], str]:
     """Return arrays of a run or of its clips, and a note if its confounds could not be used."""
-    run = scan.run
+    run, censoring = scan.run, scan.stored.censoring
     facts: dict[str, Any] = {
         "version": __version__,
-        "parcellation": [parcellation.name, *parcellation.names],
+        "parcellation": parcellation.fingerprint,
         "confounds": run.confounds and fingerprint_file(run.confounds),
+        "start_s": scan.stored.start_s,
+        "censored": [] if censoring is None else censoring.volumes,
     }
     names = ["values", "note"]
     if clips is not None:
@@ -148,15 +160,9 @@ def _connect(
     kept = read_arrays(path, tuple(names))
     if kept is not None:
         return kept, str(kept["note"])
-    note = ""
-    try:
-        arrays = _measure(scan, parcellation, clips, confounds=run.confounds)
-    except UserError as err:
-        if run.confounds is None:
-            raise
-        note = f"The confounds of {run.label} were not removed for connectivity: {err}"
-        logger.warning("%s", note)
-        arrays = _measure(scan, parcellation, clips, confounds=None)
+    arrays, note = spare_bad_confounds(
+        run, lambda confounds: _measure(scan, parcellation, clips, confounds=confounds)
+    )
     arrays["note"] = np.array(note)
     write_arrays(path, arrays)
     return arrays, note
@@ -165,6 +171,7 @@ def _connect(
 def _measure(
     scan: Scan, parcellation: Parcellation, clips: _Clips | None, *, confounds: Path | None
 ) -> dict[str, NDArray[Any]]:
+    """Measure what the model sees of a run: without what was dropped or censored."""
     run = scan.run
     signals = read_signals(
         run.path,
@@ -173,6 +180,7 @@ def _measure(
         repetition_time_s=run.repetition_time_s,
         brain_mask=run.brain_mask,
         confounds=confounds,
+        kept=_find_kept(scan, open_volumes(run.path).n_volumes),
     )
     if clips is None:
         return {"values": signals.relate()}

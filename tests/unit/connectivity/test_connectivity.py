@@ -77,7 +77,7 @@ def test_a_clip_as_long_as_the_run_has_the_connectivity_of_the_run(folder):
 def test_each_clip_is_measured_by_itself(folder):
     signals = read_block_signals(folder).signals.copy()
     signals[10:20, 1] = signals[10:20, 0] + 5
-    made = RegionSignals(signals, np.ones(6, dtype=bool), ())
+    made = RegionSignals(signals, np.ones(6, dtype=bool), (), np.arange(N_VOLUMES))
     found = measure_clips(made, [0.0, 20.0, 79.0], 20.0, repetition_time_s=2.0)
     assert found.n_volumes.tolist() == [10, 10, 1]
     assert found.values[1, 0] > found.values[0, 0] + 0.2
