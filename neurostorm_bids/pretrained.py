@@ -20,7 +20,7 @@ from neurostorm_bids.model.checkpoints import (
     write_model_folder,
 )
 from neurostorm_bids.model.heads import build_head
-from neurostorm_bids.model.hub import SCHEME, HubAddress, find_entry
+from neurostorm_bids.model.hub import SCHEME, HubAddress, find_entry, find_kept
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -158,15 +158,24 @@ def open_checkpoint(
     """
     path = locate_model(name_or_path)
     entry = find_entry(name_or_path)
+    is_kept = find_kept(str(name_or_path)) is not None
+    if is_kept and path.is_dir():  # which tells by itself what it is and where it comes from
+        entry = None
+    is_known = entry is not None and (not is_kept or entry.sha256 is not None)
     source = None
     if entry is not None:
         target = target or entry.target
-        source = str(entry.address)
+        source = str(entry.address) if is_known else None
     elif str(name_or_path).startswith(SCHEME):
         source = str(HubAddress.parse(str(name_or_path)))
     checkpoint = read_checkpoint(path, config=config, target=target, source=source)
     if entry is not None:
-        note = f"{entry.name} in the catalogue; licence {entry.licence}. {entry.description}"
+        note = (
+            f"{entry.name} in the catalogue; licence {entry.licence}. {entry.description}"
+            if is_known
+            else f"It lies under the name {entry.name} in the folder of models. The catalogue gave "
+            "its target, but has no checksum to tell whether this is the same file."
+        )
         provenance = checkpoint.provenance
         checkpoint = replace(
             checkpoint, provenance=replace(provenance, notes=(*provenance.notes, note))

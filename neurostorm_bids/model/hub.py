@@ -119,9 +119,11 @@ def locate_model(name_or_path: str | Path) -> Path:
         If the file is not the one that the catalogue knows.
     """
     text = str(name_or_path)
-    if (kept := find_kept(text)) is not None:
-        return kept
     entry = find_entry(name_or_path)
+    if (kept := find_kept(text)) is not None:
+        if entry is not None and kept.is_file():
+            _check_known(kept, entry)
+        return kept
     if entry is not None:
         path = fetch(entry.address)
         _check_known(path, entry)
@@ -144,7 +146,8 @@ def locate_model(name_or_path: str | Path) -> Path:
 def find_kept(name: str) -> Path | None:
     """Return a model of the folder that ``NEUROSTORM_MODELS`` names, as in our images; or None.
 
-    A path is never looked up there, whatever its name.
+    A path is never looked up there, whatever its name. What lies there under a name of the
+    catalogue need not be what the catalogue means, unless `CatalogueEntry.sha256` says so.
     """
     folder = os.environ.get("NEUROSTORM_MODELS")
     if not folder or not re.fullmatch(_NAME, name) or Path(name).exists():

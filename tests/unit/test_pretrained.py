@@ -147,6 +147,18 @@ def test_a_name_gets_its_target_and_its_licence_from_the_catalogue(hub_file, nam
     assert len(model.provenance.sha256) == 64
 
 
+def test_a_kept_model_does_not_claim_what_nobody_checked(golden, sex, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEUROSTORM_MODELS", str(tmp_path))
+    shutil.copy(golden / "official_age.ckpt", tmp_path / "neurostorm-hcpya-age.ckpt")
+    file = load_model("neurostorm-hcpya-age")
+    assert file.provenance.source == "neurostorm-hcpya-age.ckpt"
+    assert "no checksum" in file.provenance.notes[-1]
+    save_model(sex, tmp_path / "neurostorm-hcpya-sex")
+    folder = load_model("neurostorm-hcpya-sex")
+    assert folder.provenance.source == "neurostorm-hcpya-sex"
+    assert "catalogue" not in " ".join(folder.provenance.notes)
+
+
 def test_another_address_gets_nothing_from_the_catalogue(hub_file):
     hub_file("official_age.ckpt")
     address = "hf://somebody/else/task1/neurostorm_hcpya_age.ckpt@v2"

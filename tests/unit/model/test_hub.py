@@ -212,6 +212,15 @@ def test_a_model_of_the_folder_of_models_is_found_by_its_name(tmp_path, monkeypa
     assert locate_model("file") == tmp_path / "file.ckpt"
 
 
+def test_a_kept_file_of_a_name_of_the_catalogue_must_be_the_known_one(tmp_path, monkeypatch):
+    entry = replace(read_catalogue()["neurostorm-hcpya-sex"], sha256="0" * 64)
+    monkeypatch.setattr(hub, "read_catalogue", lambda: {entry.name: entry})
+    monkeypatch.setenv("NEUROSTORM_MODELS", str(tmp_path))
+    (tmp_path / f"{entry.name}.ckpt").write_bytes(b"others")
+    with pytest.raises(DataError, match="expected SHA-256 000"):
+        locate_model(entry.name)
+
+
 @pytest.mark.parametrize("name", ["../secret", "/etc", "a/b", ".."])
 def test_no_name_leaves_the_folder_of_models(tmp_path, monkeypatch, name):
     (tmp_path / "models").mkdir()
