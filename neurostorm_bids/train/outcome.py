@@ -204,7 +204,7 @@ def summarise(outcome: Outcome, found: ReconstructionSummary | None) -> Pretrain
     backbone, _ = find_parts(outcome.network)
     n_encoder = sum(p.numel() for p in backbone.parameters())
     n_all = sum(p.numel() for p in outcome.network.parameters())
-    too_short = [*outcome.train.order.left_out, *outcome.validation.order.left_out]
+    orders = (outcome.train.order, outcome.validation.order)
     regions = outcome.regions
     warnings = [] if regions is None else [f"{regions.atlas}: {w}" for w in regions.warnings]
     return PretrainingSummary(
@@ -218,8 +218,7 @@ def summarise(outcome: Outcome, found: ReconstructionSummary | None) -> Pretrain
         training_runs=outcome.train.order.runs,
         validation_runs=outcome.validation.order.runs,
         left_out=[
-            RunNote(run.label, f"too short for two clips: {run.n_volumes} volumes")
-            for run in too_short
+            RunNote(run.label, order.tell_lack(run)) for order in orders for run in order.left_out
         ],
         failed=[
             *(RunNote(one.run.path.name, str(one.error)) for one in cohort.failed),

@@ -259,9 +259,10 @@ def make_dataset(
     )
     if order.left_out:
         logger.warning(
-            "%d run(s) have no room for two clips of %d volumes and are left out",
+            "%d run(s) are left out, for instance %s: %s",
             len(order.left_out),
-            length,
+            order.left_out[0].label,
+            order.tell_lack(order.left_out[0]),
         )
     return ClipDataset(order, clip_length=length, open_run=StoredRun.open)
 

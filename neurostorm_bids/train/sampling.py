@@ -146,6 +146,7 @@ class SampleOrder:
         seed: int = 0,
     ) -> None:
         needed = clip_length * clips_per_sample if clips_per_sample > 1 else 1
+        self._needed = needed
         ordered = sorted(runs, key=lambda run: (run.dataset, run.participant, run.label))
         has_room = [
             run.n_volumes >= needed and run.count_clips(clip_length) >= clips_per_sample
@@ -165,6 +166,14 @@ class SampleOrder:
         self.samples_per_epoch = sum(self._quotas.values())
         self._epoch = -1
         self._epoch_runs: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+    def tell_lack(self, run: TrainingRun) -> str:
+        """Say why a run is left out."""
+        clips = "one clip" if self.clips_per_sample == 1 else "two clips"
+        if run.n_volumes < self._needed:
+            return f"too short for {clips}: {run.n_volumes} of {self._needed} volumes"
+        n_censored = 0 if run.censoring is None else len(run.censoring.volumes)
+        return f"no room for {clips} between its {n_censored} censored volumes"
 
     def __getitem__(self, position: int) -> Sample:
         """Return the sample at a position, from 0."""

@@ -104,6 +104,8 @@ def test_runs_too_short_for_two_clips_are_left_out_and_named(runs):
     order = SampleOrder(runs, clip_length=40, clips_per_sample=2)
     assert [run.participant for run in order.runs] == ["a"]
     assert [run.participant for run in order.left_out] == ["b", "c"]
+    short = order.left_out[0]
+    assert order.tell_lack(short) == f"too short for two clips: {short.n_volumes} of 80 volumes"
     with pytest.raises(DataError, match="at least 200 volumes"):
         SampleOrder(runs, clip_length=100, clips_per_sample=2)
 
@@ -194,7 +196,9 @@ def test_a_run_without_room_between_censored_volumes_is_left_out():
     assert SampleOrder([whole, half], clip_length=20, clips_per_sample=2).left_out == (half,)
     assert SampleOrder([whole, half], clip_length=20).left_out == ()
     none = censor(make_run("c", n_volumes=60), *range(0, 60, 2))
-    assert SampleOrder([whole, none], clip_length=20).left_out == (none,)
+    order = SampleOrder([whole, none], clip_length=20)
+    assert order.left_out == (none,)
+    assert order.tell_lack(none) == "no room for one clip between its 30 censored volumes"
 
 
 def test_censoring_nothing_changes_no_order(runs):
