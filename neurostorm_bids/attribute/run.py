@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -227,6 +228,13 @@ def _doubt(completeness: Completeness, *, n_steps: int) -> tuple[str, ...]:
     share = completeness.relative_error
     if share <= MAX_COMPLETENESS_ERROR:
         return ()
+    if not math.isfinite(share):
+        doubt = (
+            "The model says the same of the baseline as of the clips: there is no difference that "
+            f"the attributions could add up to (they add up to {completeness.total:.4g}), and how "
+            "good they are is not known. Occlusion does not need it."
+        )
+        return (doubt,)
     doubt = (
         f"With {n_steps} steps the attributions add up to {completeness.total:.4g} in place of "
         f"{completeness.output - completeness.baseline_output:.4g}: an error of {share:.0%}. "

@@ -12,7 +12,8 @@ from neurostorm_bids.attribute import Settings, attribute_series, see_regions
 from neurostorm_bids.attribute.gradients import integrate_gradients
 from neurostorm_bids.attribute.occlusion import occlude_regions
 from neurostorm_bids.attribute.quantity import choose_quantity
-from neurostorm_bids.attribute.run import spread_evenly
+from neurostorm_bids.attribute.result import Completeness
+from neurostorm_bids.attribute.run import _doubt, spread_evenly
 from neurostorm_bids.errors import DataError, TemporaryError, UsageError
 from neurostorm_bids.grid.atlas import place_on_tokens
 from neurostorm_bids.model.autoencoder import MaskedAutoencoder
@@ -111,6 +112,12 @@ def test_too_few_steps_are_told(planted, series, regions):
     assert attribution.found.completeness.relative_error > 0.05
     (warning,) = attribution.found.warnings
     assert "With 1 steps the attributions add up to" in warning
+
+
+def test_an_output_that_equals_that_of_the_baseline_is_told_in_words():
+    (warning,) = _doubt(Completeness(output=0.5, baseline_output=0.5, total=0.1), n_steps=8)
+    assert "the same of the baseline as of the clips" in warning
+    assert "nan" not in warning
 
 
 def test_more_steps_come_nearer_in_float64(doubled, clip, planted):
