@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from neurostorm_bids import __version__
 from neurostorm_bids.derivatives import hash_configuration
 from neurostorm_bids.errors import DataError
 from neurostorm_bids.grid.store import StoredRun
@@ -220,6 +221,7 @@ class Tuner:
         options, examples = self.options, self.examples
         values = [*zip(examples.target.keys, map(str, examples.target.values), strict=True)]
         return {
+            "version": __version__,
             "model": self.model.provenance.sha256,
             "adapt": [options.adapt, options.prompt_len, options.lora_rank, options.head],
             "target": hashlib.sha256(repr((examples.classes, values)).encode()).hexdigest(),
