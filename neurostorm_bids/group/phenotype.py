@@ -11,7 +11,7 @@ from neurostorm_bids.derivatives.names import make_label
 from neurostorm_bids.derivatives.results import name_outputs
 from neurostorm_bids.derivatives.tables import Column
 from neurostorm_bids.derivatives.texts import format_json
-from neurostorm_bids.group.tables import round_numbers
+from neurostorm_bids.group.tables import average_known, round_numbers
 from neurostorm_bids.train.scores import average_rows
 
 if TYPE_CHECKING:
@@ -140,8 +140,7 @@ def _tabulate_trust(
 
 def _average(values: NDArray[np.float64], rows_of: Sequence[Sequence[int]]) -> list[float]:
     """Average what is known; NaN where nothing is."""
-    known = [[float(values[row]) for row in rows if np.isfinite(values[row])] for rows in rows_of]
-    return round_numbers([float(np.mean(own)) if own else np.nan for own in known])
+    return round_numbers([average_known(values[row] for row in rows) for rows in rows_of])
 
 
 def _unite(sets: Sequence[tuple[str, ...] | None]) -> str | None:

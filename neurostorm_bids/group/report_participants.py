@@ -8,6 +8,7 @@ import numpy as np
 
 from neurostorm_bids.group.outliers import find_outliers
 from neurostorm_bids.group.phenotype import name_phenotypes, tabulate_participants
+from neurostorm_bids.group.tables import average_known
 from neurostorm_bids.page.html import format_section, format_table
 
 if TYPE_CHECKING:
@@ -109,6 +110,6 @@ def _summarise_quality(group: Group) -> dict[str, Mapping[str, Cell]]:
         for place in np.flatnonzero(one.is_far):
             far[owners[place]].add(runs[place])
     return {
-        "Mean FD (mm)": {owner: float(np.mean([*own.values()])) for owner, own in motion.items()},
+        "Mean FD (mm)": {owner: average_known(own.values()) for owner, own in motion.items()},
         "Far": {owner: len(own) for owner, own in far.items()},
     }

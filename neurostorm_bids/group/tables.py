@@ -269,6 +269,12 @@ def _describe_columns(
     ]
 
 
+def average_known(values: Iterable[float]) -> float:
+    """Return the mean of what is finite; NaN where nothing is."""
+    known = [float(value) for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
 def round_numbers(values: Iterable[float]) -> list[float]:
     """Return numbers with the digits that single precision holds: results were written with it."""
     return [float(f"{value:.7g}") for value in values]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,12 +11,23 @@ import pytest
 from neurostorm_bids.derivatives.tables import Column
 from neurostorm_bids.group.measures import read_tsnr
 from neurostorm_bids.group.outliers import find_outliers, score_robustly
+from neurostorm_bids.group.report_participants import _summarise_quality
 
 
 def make_quality(**columns):
     n_rows = len(next(iter(columns.values())))
     columns = {"model": ["one"] * n_rows, "model_sha256": ["a"] * n_rows} | columns
     return [Column(name=name, cells=cells, description="") for name, cells in columns.items()]
+
+
+def test_a_run_without_confounds_takes_no_motion_from_the_participants_others():
+    results = [SimpleNamespace(participant=who, run=run) for who, run in ("ax", "ay", "bz")]
+    collection = SimpleNamespace(results=results)
+    quality = make_quality(mean_fd=[0.2, np.nan, np.nan])
+    found = _summarise_quality(SimpleNamespace(collection=collection, quality=quality))
+    motion = found["Mean FD (mm)"]
+    assert motion["a"] == pytest.approx(0.2)
+    assert np.isnan(motion["b"])
 
 
 def test_scores_of_normal_values_are_those_of_the_mean_and_standard_deviation():
