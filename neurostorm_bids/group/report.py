@@ -109,7 +109,9 @@ def _show_models(collection: Collection) -> str:
     ]
     return format_section(
         "Models",
-        format_table(["Model", "From", "SHA-256", "Runs"], rows, caption=""),
+        format_table(
+            ["Model", "From", "SHA-256", "Runs"], rows, caption="Models whose results are here."
+        ),
         format_paragraphs(*dict.fromkeys(notes)),
     )
 

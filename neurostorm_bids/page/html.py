@@ -56,6 +56,8 @@ form-action 'none'">
 </html>
 """
 _MANY_ROWS = 25
+# Both can be reached and scrolled by the keyboard; only what is tall is a landmark of the page.
+_WIDE = '<div class="scroll" tabindex="0" role="group" aria-label="{label}">'
 _TALL = '<div class="scroll tall" tabindex="0" role="region" aria-label="{label}">'
 _WITHOUT_SCRIPTS = """\
 <noscript><p class="note">Scripts are off: charts are still pictures, and tables cannot be sorted or
@@ -154,13 +156,14 @@ def format_warnings(warnings: Sequence[str]) -> str:
     )
 
 
-def format_facts(facts: Mapping[str, object]) -> str:
-    """Return a table of names and values."""
+def format_facts(facts: Mapping[str, object], *, label: str) -> str:
+    """Return a table of names and values; `label` says of what, to those who cannot see it."""
     rows = "\n".join(
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(_format_value(value))}</td></tr>'
         for name, value in facts.items()
     )
-    return f'<div class="scroll"><table class="facts"><tbody>\n{rows}\n</tbody></table></div>'
+    frame = _WIDE.format(label=escape(label))
+    return f'{frame}<table class="facts"><tbody>\n{rows}\n</tbody></table></div>'
 
 
 def format_table(
@@ -175,14 +178,16 @@ def format_table(
 
     Parameters
     ----------
-    columns : their heads. A column whose first value is a number is set to the right.
+    columns : their heads. A column that holds any number is set to the right.
     rows : a value for each column; what is missing is None or NaN. The first names the row.
-    caption : what the table shows.
+    caption : what the table shows; may be empty where the text around it says so.
     is_sortable : by a click on a head.
     is_filterable : by a text that rows must hold.
     """
     rows = list(rows)
-    numeric = [isinstance(value, int | float) for value in (rows[0] if rows else columns)]
+    numeric = [
+        any(isinstance(row[place], int | float) for row in rows) for place in range(len(columns))
+    ]
     heads = "".join(
         f'<th scope="col"{_align(is_number)}>{escape(column)}</th>'
         for column, is_number in zip(columns, numeric, strict=True)
@@ -191,9 +196,10 @@ def format_table(
     kinds = ["sortable"] * is_sortable + ["filterable"] * is_filterable
     kind = f' class="{" ".join(kinds)}"' if kinds else ""
     is_tall = is_filterable and len(rows) > _MANY_ROWS
-    frame = _TALL.format(label=escape(caption)) if is_tall else '<div class="scroll">'
+    frame = (_TALL if is_tall else _WIDE).format(label=escape(caption or ", ".join(columns)))
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
-        f"{frame}<table{kind}><caption>{escape(caption)}</caption>\n"
+        f"{frame}<table{kind}>{title}\n"
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}\n</tbody></table></div>"
     )
 

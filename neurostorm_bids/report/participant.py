@@ -186,7 +186,13 @@ def _show_models(
         rows,
         caption="Which weights made the results: their checksum, and the grid they read.",
     )
-    return "\n".join([table if rows else "", format_paragraphs(*notes), format_facts(facts)])
+    return "\n".join(
+        [
+            table if rows else "",
+            format_paragraphs(*notes),
+            format_facts(facts, label="How it was made"),
+        ]
+    )
 
 
 def _show_methods(procedures: Sequence[Procedure], description: Mapping[str, Any]) -> str:

@@ -127,7 +127,7 @@ def _show_origin(run: RunFound, first: Result) -> str:
     steps = {
         tuple(result.list_texts("PreparationSteps")): result.model.name for result in run.results
     }
-    parts = [format_facts(facts)]
+    parts = [format_facts(facts, label="The run")]
     for sentences, model in steps.items():
         if len(steps) > 1:
             parts.append(format_paragraphs(f"For {model}:"))

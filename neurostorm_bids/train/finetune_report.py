@@ -269,7 +269,9 @@ def _show_options(found: Finetuning) -> str:
     if found.options.adapt != "linear":
         options |= asdict(found.options.train)
     shown = {name: shorten_path(value) for name, value in options.items()}
-    return format_section("Options", format_facts({"model": found.started_from, **shown}))
+    return format_section(
+        "Options", format_facts({"model": found.started_from, **shown}, label="Options")
+    )
 
 
 def _list_differences(one: Compared) -> list[str]:

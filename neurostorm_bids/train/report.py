@@ -56,7 +56,7 @@ def write_pretraining_report(path: Path, summary: PretrainingSummary) -> None:
         "" if found is None else _show_example(found.example, summary.grid),
         "" if found is None else _show_regions(found),
         _show_data(summary),
-        format_section("Options", format_facts(dict(_flatten(summary.options)))),
+        format_section("Options", format_facts(dict(_flatten(summary.options)), label="Options")),
     ]
     footer = f"Written by neurostorm-bids {__version__}. For research; not for diagnosis."
     remove_leftovers(path.parent)
@@ -88,7 +88,7 @@ def _show_overview(summary: PretrainingSummary) -> str:
         "Samples at once on a device": summary.result.micro_batch_size,
         **summary.facts,
     }
-    return format_section("Overview", format_facts(facts))
+    return format_section("Overview", format_facts(facts, label="Overview"))
 
 
 def _show_curves(summary: PretrainingSummary) -> str:

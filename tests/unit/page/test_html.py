@@ -32,7 +32,7 @@ HOSTILE = "<script>alert('x')</script> & \"quoted\""
         format_paragraphs(HOSTILE),
         format_section(HOSTILE, "<p>part</p>"),
         format_warnings([HOSTILE]),
-        format_facts({HOSTILE: HOSTILE}),
+        format_facts({HOSTILE: HOSTILE}, label=HOSTILE),
         format_table([HOSTILE], [[HOSTILE]], caption=HOSTILE),
         format_table(["a"], [[Link(HOSTILE, HOSTILE)]], caption=HOSTILE, is_filterable=True),
         format_picture(b"", alt=HOSTILE, caption=HOSTILE),
@@ -80,11 +80,27 @@ def test_a_link_leads_to_a_file_beside_the_page_whatever_its_name():
     assert '<a href="sub-01%3F%22%23.html">sub-01</a>' in html
 
 
-def test_a_long_table_scrolls_and_a_keyboard_can_scroll_it():
+def test_a_keyboard_can_scroll_every_table():
     rows = [[n] for n in range(100)]
     html = format_table(["n"], rows, caption="Numbers", is_filterable=True)
-    assert 'tabindex="0" role="region" aria-label="Numbers"' in html
-    assert "tabindex" not in format_table(["n"], rows[:3], caption="", is_filterable=True)
+    assert 'class="scroll tall" tabindex="0" role="region" aria-label="Numbers"' in html
+    for html in (
+        format_table(["n"], rows[:3], caption="Few", is_filterable=True),
+        format_table(["n"], rows, caption="Few"),
+        format_table(["Few"], rows, caption=""),
+        format_facts({"a": 1}, label="Few"),
+    ):
+        assert 'class="scroll" tabindex="0" role="group" aria-label="Few"' in html
+
+
+def test_a_column_of_numbers_is_set_to_the_right_also_where_the_first_is_missing():
+    html = format_table(["Name", "Value"], [["a", None], ["b", "n/a"], ["c", 2]], caption="")
+    assert html.count('<td class="number"') == 3
+    assert '<th scope="col" class="number">Value</th>' in html
+
+
+def test_a_table_without_a_caption_has_no_empty_one():
+    assert "caption" not in format_table(["n"], [[1]], caption="")
 
 
 def test_a_picture_is_the_bytes_that_were_given():
@@ -119,7 +135,7 @@ def test_heads_and_names_of_rows_say_what_they_head():
 
 def test_values_are_told_in_words():
     facts = {"a": None, "b": True, "c": (4, 4.0, "x"), "d": (), "e": 1e-5, "f": "text"}
-    found = re.findall(r"<td>([^<]*)</td>", format_facts(facts))
+    found = re.findall(r"<td>([^<]*)</td>", format_facts(facts, label="Facts"))
     assert found == ["not set", "yes", "4, 4, x", "none", "1e-05", "text"]
 
 
