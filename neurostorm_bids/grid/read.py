@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import dataclass
-from gzip import BadGzipFile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 import nibabel as nib
 import numpy as np
-from isal import igzip, igzip_lib
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
+from isal import igzip
 
 from neurostorm_bids.errors import DataError, ReadError
 from neurostorm_bids.grid.header import (
@@ -22,6 +18,7 @@ from neurostorm_bids.grid.header import (
     find_repetition_time,
     read_affine,
 )
+from neurostorm_bids.inputs.damage import DAMAGED_HEADER, DAMAGED_STREAM, UNREADABLE
 from neurostorm_bids.inputs.files import check_readable
 
 if TYPE_CHECKING:
@@ -38,23 +35,6 @@ MAX_DEFLATE_RATIO = 1032
 MAX_VOXELS_PER_VOLUME = 512**3
 
 _SUFFIXES = (".nii", ".nii.gz")
-_DAMAGED_STREAM: tuple[type[Exception], ...] = (
-    BadGzipFile,
-    EOFError,
-    cast("type[Exception]", igzip_lib.IsalError),
-    zlib.error,
-)
-_DAMAGED_HEADER: tuple[type[Exception], ...] = (
-    *_DAMAGED_STREAM,
-    ImageFileError,
-    HeaderDataError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
-_UNREADABLE: tuple[type[Exception], ...] = (*_DAMAGED_HEADER, OSError)
 
 
 class Stream(NamedTuple):
@@ -125,7 +105,7 @@ class Volumes:
                     _fill(raw, file)
                     yield volume * stream.slope + stream.intercept if is_scaled else volume
                 file.read(1)  # past the last volume, gzip compares its checksum
-        except _DAMAGED_STREAM as err:
+        except DAMAGED_STREAM as err:
             raise DataError(
                 f"{stream.path} is damaged or cut short: expected {self.n_volumes} volumes of "
                 f"{self.shape} voxels, found {err}. Copy or make the file again."
@@ -204,7 +184,7 @@ def _load(path: Path) -> SpatialImage:
         raise DataError(f"Expected a file that ends in .nii or .nii.gz; found {path}.")
     try:
         image = nib.load(path)
-    except _DAMAGED_HEADER as err:
+    except DAMAGED_HEADER as err:
         raise DataError(
             f"{path} is not a NIfTI file that can be read: {err}. Copy or make the file again."
         ) from err
@@ -222,7 +202,7 @@ def _doubt_scaling(source: Path | SpatialImage, image: SpatialImage) -> tuple[st
     try:
         with _open_stream(source) as file:
             return doubt_scaling(type(image.header).from_fileobj(file, check=False))
-    except _UNREADABLE:
+    except UNREADABLE:
         return ()  # it was read once; what is wrong with the data is told when they are
 
 

@@ -165,14 +165,18 @@ def _find_filtered_out(candidates: Sequence[Candidate], filters: Filters) -> set
         by_root.setdefault(candidate.dataset.path, []).append(candidate)
     found: set[Path] = set()
     for root, of_all_names in by_root.items():
-        there = [one for one in of_all_names if parse_name(one.path.name) is not None]
+        there: set[str] = set()
+        paths: set[Path] = set()
         for candidate in of_all_names:
             name = candidate.name
+            if parse_name(candidate.path.name) is not None:  # a name that PyBIDS knows
+                there.add(candidate.participant)
+                paths.add(candidate.path)
+                continue
             today = f"{join_entities(name.entities)}_{name.suffix}{name.extension}"
-            if candidate not in there and not passes_filters(today, filters):
+            if not passes_filters(today, filters):
                 found.add(candidate.path)
-        passed = find_filtered(root, {candidate.participant for candidate in there}, filters)
-        paths = {candidate.path for candidate in there}
+        passed = find_filtered(root, there, filters)
         found |= {path for path in paths if path.relative_to(root).as_posix() not in passed}
     return found
 

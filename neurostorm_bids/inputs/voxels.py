@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_LEAST_MM = 0.01
+
 
 def read_voxel_size_mm(image: Path) -> float | None:
     """Read the side of a voxel, mm, from the affine: the cube root of its volume.
@@ -19,13 +21,14 @@ def read_voxel_size_mm(image: Path) -> float | None:
     """
     import nibabel as nib  # noqa: PLC0415 - discovery seldom looks into a file
     import numpy as np  # noqa: PLC0415
-    from nibabel.filebasedimages import ImageFileError  # noqa: PLC0415
+
+    from neurostorm_bids.inputs.damage import UNREADABLE  # noqa: PLC0415
 
     try:
         loaded = nib.load(image)
         affine = np.asarray(loaded.affine, dtype=np.float64)  # type: ignore[attr-defined]
         volume = abs(float(np.linalg.det(affine[:3, :3])))
-    except (ImageFileError, OSError, EOFError, AttributeError, ValueError, TypeError) as err:
+    except UNREADABLE as err:
         logger.debug("No voxel size of %s: %s", image, err)
         return None
     return volume ** (1 / 3) if math.isfinite(volume) and volume > 0 else None
@@ -34,11 +37,12 @@ def read_voxel_size_mm(image: Path) -> float | None:
 def read_header_time_s(image: Path) -> float | None:
     """Read what a header takes for the seconds between volumes; None where it cannot be read."""
     import nibabel as nib  # noqa: PLC0415 - discovery seldom looks into a file
-    from nibabel.filebasedimages import ImageFileError  # noqa: PLC0415
+
+    from neurostorm_bids.inputs.damage import UNREADABLE  # noqa: PLC0415
 
     try:
         zooms = nib.load(image).header.get_zooms()  # type: ignore[attr-defined]
-    except (ImageFileError, OSError, EOFError, AttributeError, ValueError, TypeError):
+    except UNREADABLE:
         return None
     return float(zooms[3]) if len(zooms) > 3 else None  # noqa: PLR2004 - X, Y, Z, T
 
@@ -46,10 +50,12 @@ def read_header_time_s(image: Path) -> float | None:
 def differ_in_size(side_mm: float | None, wanted_mm: float | None) -> float:
     """Return how far a voxel's side is from the one wanted, as a factor's logarithm.
 
-    What is unknown comes last; sides that round to the same hundredth of a millimetre are equal.
+    What is unknown comes last; sides that round to the same hundredth of a millimetre are equal,
+    and none counts as smaller than one, so that an affine in metres is only far off.
     """
     if wanted_mm is None:
         return 0.0
     if side_mm is None:
         return math.inf
-    return abs(math.log(round(side_mm, 2) / round(wanted_mm, 2)))
+    side, wanted = (max(round(mm, 2), _LEAST_MM) for mm in (side_mm, wanted_mm))
+    return abs(math.log(side / wanted))

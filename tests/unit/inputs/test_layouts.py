@@ -212,6 +212,44 @@ def test_the_resolution_nearest_to_the_model_is_taken_by_affine_not_by_label(fmr
     )
 
 
+def claim_another_type(path):
+    content = bytearray(path.read_bytes())
+    content[70:72] = (9999).to_bytes(2, "little")
+    path.write_bytes(content)
+
+
+def make_it_of_nothing(path):
+    path.write_bytes(b"\x1f\x8b\x08" + bytes(range(200)))
+
+
+def put_it_in_metres(path):
+    nib.save(nib.Nifti1Image(np.zeros((2, 2, 2, 2), np.int16), np.diag([2e-3] * 3 + [1])), path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "suffix"),
+    [(claim_another_type, "nii"), (make_it_of_nothing, "nii.gz"), (put_it_in_metres, "nii")],
+)
+def test_a_header_that_tells_no_size_ends_nothing(fmriprep, add_run, damage, suffix):
+    stem = "sub-01_task-rest_space-MNI152NLin6Asym"
+    good, bad = (add_run(fmriprep, f"{stem}{res}_desc-preproc") for res in ("_res-1", ""))
+    write_header(good, 4.0)
+    bad = bad.replace(bad.with_name(bad.name.replace("nii.gz", suffix)))
+    write_header(bad, 2.0)
+    damage(bad)
+    (run,) = find(fmriprep, voxel_size_mm=2.0).runs
+    assert run.path == good
+
+
+def test_the_message_about_a_repetition_time_outlives_a_damaged_header(fmriprep, add_run):
+    bold = add_run(fmriprep, MODERN, repetition_time=2000.0)
+    bold = bold.replace(bold.with_name(bold.name.replace("nii.gz", "nii")))
+    write_header(bold, 2.0)
+    claim_another_type(bold)
+    (unusable,) = find(fmriprep).unusable
+    assert "looks like milliseconds" in str(unusable.error)
+
+
 def test_a_resolution_can_be_asked_for(fmriprep, add_run):
     for res in ("_res-1", "_res-02", ""):
         add_run(fmriprep, f"sub-01_task-rest_space-MNI152NLin6Asym{res}_desc-preproc")
