@@ -140,7 +140,10 @@ def _find_participants(bids_dir: Path, derivatives: Mapping[str, Path]) -> set[s
 
 
 def _look_at(label: str, folder: Path | None) -> Entry:
-    """Read the status files of a participant, the oldest first; later ones win, run by run."""
+    """Read the status files of a participant, the oldest first; later ones win, run by run.
+
+    That the folder could not be searched holds until a later call tells of the participant.
+    """
     runs: dict[str, Mapping[str, object]] = {}
     last_call, unread = None, None
     for call in _list_calls(folder):
@@ -153,6 +156,7 @@ def _look_at(label: str, folder: Path | None) -> Entry:
             continue
         told = _read_runs(content)
         if told:
+            runs.pop(f"sub-{label}", None)
             runs |= told
             last_call = call.name
     if not runs:

@@ -37,7 +37,7 @@ class RunStatus:
 
     Attributes
     ----------
-    run : the run's label, or the file's name where there is none.
+    run : the run's label; of a participant's folder that cannot be searched its name, ``sub-01``.
     participant : its participant, without ``sub-``.
     state : done now, skipped because it was finished before, or failed.
     seconds : wall time.

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from neurostorm_bids.audit import audit, choose_entries
-from neurostorm_bids.derivatives import write_dataset_files, write_status
+from neurostorm_bids.derivatives import write_dataset_files
 from neurostorm_bids.errors import UserError
 from neurostorm_bids.executor.packing import pack_participants
 from neurostorm_bids.executor.queued import find_queued, write_note
@@ -22,7 +22,7 @@ from neurostorm_bids.executor.slurm import (
 from neurostorm_bids.inputs.names import natural_key
 from neurostorm_bids.participant.level import plan_level, summarise
 from neurostorm_bids.participant.models import load_models
-from neurostorm_bids.participant.reports import report_missing
+from neurostorm_bids.participant.reports import tell_settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -142,24 +142,14 @@ def _measure(job: RunJob) -> int:
 
 def _settle(plan: Plan, options: ParticipantOptions) -> None:
     """Write what is known before any task runs: who is done, whom to expect, what is unusable."""
-    report_missing(options, plan.settled, plan.datasets)
-    if not plan.jobs:
-        return
-    write_dataset_files(
-        options.output_dir,
-        datasets=plan.datasets,
-        participants=plan.discovery.participants,
-        models=load_models(options),
-    )
-    if failed := _list_failed(plan):
-        write_status(
+    if plan.jobs or _list_failed(plan):
+        write_dataset_files(
             options.output_dir,
-            failed,
-            call=options.call,
-            bids_dir=options.bids_dir,
             datasets=plan.datasets,
-            debug=options.debug,
+            participants=plan.discovery.participants,
+            models=load_models(options),
         )
+    tell_settled(options, plan.settled, plan.datasets)
 
 
 def _list_failed(plan: Plan) -> list[RunStatus]:

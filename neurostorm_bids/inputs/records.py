@@ -79,10 +79,15 @@ class LeftOut(NamedTuple):
 
 
 class Unusable(NamedTuple):
-    """A BOLD file that was chosen and cannot be run."""
+    """A BOLD file that was chosen and cannot be run, or a folder that cannot be searched.
+
+    ``label`` is that of the `BoldRun` it would have become, so that what later becomes of it is
+    told of the same run; of a participant's folder it is the name, ``sub-01``.
+    """
 
     path: Path
     participant: str
+    label: str
     error: UserError
 
 

@@ -93,7 +93,8 @@ def find_bold_runs(
         try:
             runs.append(_complete(candidate, list_folder, cleaning or Cleaning()))
         except UserError as err:
-            unusable.append(Unusable(candidate.path, candidate.participant, err))
+            label = join_entities(candidate.entities)
+            unusable.append(Unusable(candidate.path, candidate.participant, label, err))
     logger.debug("%d runs, %d left out, %d unusable", len(runs), len(left_out), len(unusable))
     order = {label: rank for rank, label in enumerate(participants)}
     return Discovery(
@@ -130,7 +131,7 @@ def _scan(
                 check_fetched(labels[label], dataset_root=dataset.path)
                 scan = scan_participant(labels[label], dataset)
             except UserError as err:
-                unusable.append(Unusable(labels[label], label, err))
+                unusable.append(Unusable(labels[label], label, f"sub-{label}", err))
             else:
                 candidates += scan.candidates
                 left_out += scan.left_out

@@ -61,7 +61,7 @@ def plan_jobs(
     grids = list(dict.fromkeys(model.grid for model in models))
     jobs: list[Job] = []
     settled = [
-        RunStatus.of_failure(item.error, run=item.path.name, participant=item.participant)
+        RunStatus.of_failure(item.error, run=item.label, participant=item.participant)
         for item in discovery.unusable
     ]
     for run in discovery.runs:

@@ -17,7 +17,7 @@ from neurostorm_bids.errors import UsageError
 from neurostorm_bids.inputs import discover as discover_runs
 from neurostorm_bids.participant.jobs import plan_jobs
 from neurostorm_bids.participant.models import load_models
-from neurostorm_bids.participant.reports import Reporter, rebuild_reports, report_missing
+from neurostorm_bids.participant.reports import Reporter, rebuild_reports, tell_settled
 from neurostorm_bids.participant.work import run_jobs
 
 if TYPE_CHECKING:
@@ -89,13 +89,14 @@ def run_participant_level(options: ParticipantOptions) -> int:
         return rebuild_reports(options)
     discovery, datasets, jobs, statuses = plan_level(options)
     remove_all_leftovers(options.output_dir, discovery.participants)
-    if jobs:
+    if jobs or any(status.state == "failed" for status in statuses):
         write_dataset_files(
             options.output_dir,
             datasets=datasets,
             participants=discovery.participants,
             models=load_models(options),
         )
+    if jobs:
         reporter = Reporter(jobs, statuses, options, datasets)
         try:
             for status in run_jobs(jobs, options):
@@ -105,7 +106,7 @@ def run_participant_level(options: ParticipantOptions) -> int:
             reporter.close()
         statuses = reporter.statuses
     else:
-        report_missing(options, statuses, datasets)
+        tell_settled(options, statuses, datasets)
     return summarise(statuses, options)
 
 

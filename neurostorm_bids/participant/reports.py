@@ -109,32 +109,41 @@ def report_again(output_dir: Path, run_uuid: str) -> None:
         report(output_dir, logs.parts[-3].removeprefix("sub-"))
 
 
-def report_missing(
+def tell_settled(
     options: ParticipantOptions,
     statuses: Sequence[RunStatus],
     datasets: Sequence[SourceDataset],
 ) -> None:
-    """Write the reports and status files that a call which was killed did not come to."""
-    finished: dict[str, list[RunStatus]] = {}
+    """Write the status files and reports of runs that nothing is to be done for.
+
+    Those are runs that cannot be read, and of finished ones what a call that was killed did not
+    come to. Who was told of as finished before is passed over, unless a run failed: then the status
+    of the whole call is written, as where there is something to do.
+    """
+    settled: dict[str, list[RunStatus]] = {}
     for status in statuses:
-        if status.state == "skipped":
-            finished.setdefault(status.participant, []).append(status)
-    untold: list[RunStatus] = []
-    for participant, own in finished.items():
-        if not (options.output_dir / f"sub-{participant}.html").exists():
-            report(options.output_dir, participant)
-        if not _list_told(options.output_dir, participant) >= {status.run for status in own}:
-            untold += own
-    if untold:
+        settled.setdefault(status.participant, []).append(status)
+    news = {
+        participant
+        for participant, own in settled.items()
+        if not _list_told(options.output_dir, participant) >= {status.run for status in own}
+    }
+    has_failed = any(status.state == "failed" for status in statuses)
+    told = [one for one in statuses if has_failed or one.participant in news]
+    if told:
         write_status(
             options.output_dir,
-            untold,
+            told,
             call=options.call,
             bids_dir=options.bids_dir,
             datasets=datasets,
             debug=options.debug,
-            is_whole=False,
+            is_whole=has_failed,
         )
+    for participant, own in settled.items():
+        is_new = participant in news or any(status.state == "failed" for status in own)
+        if is_new or not (options.output_dir / f"sub-{participant}.html").exists():
+            report(options.output_dir, participant)
 
 
 def _list_told(output_dir: Path, participant: str) -> set[str]:

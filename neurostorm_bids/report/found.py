@@ -191,7 +191,10 @@ def _add_figure(run: RunFound, folder: Path, entry: Mapping[str, Any], *, model:
 
 
 def _add_outcomes(runs: dict[str, RunFound], folder: Path, problems: list[str]) -> None:
-    """Add what the calls say of each run, the last that did not skip it."""
+    """Add what the last call says of each run.
+
+    Where it found the run finished, what the call that finished it says is kept.
+    """
     logs = folder / "log"
     for call in list_names(logs) if logs.is_dir() else []:
         path = logs / call / "status.json"
@@ -202,10 +205,13 @@ def _add_outcomes(runs: dict[str, RunFound], folder: Path, problems: list[str]) 
         except UserError as err:
             problems.append(f"{call}/status.json: {err}")
             continue
-        for entry in _list_objects(told, "Runs"):
+        entries = _list_objects(told, "Runs")
+        if entries:  # that the source's folder could not be searched is over, or told again
+            runs.pop(folder.name, None)
+        for entry in entries:
             label, state = str(entry.get("Run")), str(entry.get("State"))
             run = runs.setdefault(label, RunFound(label))
-            if state == "skipped" and run.outcome is not None:
+            if state == "skipped" and run.outcome is not None and run.outcome.state != "failed":
                 continue
             run.outcome = Outcome(
                 state,

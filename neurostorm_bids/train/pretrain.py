@@ -161,7 +161,7 @@ def list_statuses(cohort: Cohort, unusable: Sequence[Unusable]) -> list[RunStatu
             for one in cohort.failed
         ),
         *(
-            RunStatus.of_failure(one.error, run=one.path.name, participant=one.participant)
+            RunStatus.of_failure(one.error, run=one.label, participant=one.participant)
             for one in unusable
         ),
     ]

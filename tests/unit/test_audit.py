@@ -51,6 +51,17 @@ def test_the_latest_call_counts_run_by_run(output, tell):
     assert second == ("02", "failed", 0, 1, LATE, "worse")
 
 
+def test_that_a_folder_could_not_be_searched_holds_until_a_call_tells_of_its_runs(output, tell):
+    tell("01", EARLY, **{"sub-01": "not fetched"})
+    tell("02", EARLY, **{"sub-02": "not fetched"})
+    assert [entry.state for entry in audit(output)] == ["failed", "failed"]
+    tell("01", LATE, a=None)
+    tell("02", LATE, **{"sub-02": "still not", "a": None})
+    first, second = audit(output)
+    assert first == ("01", "done", 1, 0, LATE, None)
+    assert second == ("02", "failed", 1, 1, LATE, "still not")
+
+
 def test_whoever_was_to_be_read_and_left_no_trace_is_missing(output, tell, tmp_path):
     tell("01", EARLY, a=None)
     (output / "participants.tsv").write_text("participant_id\nsub-01\nsub-02\n")

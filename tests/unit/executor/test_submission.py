@@ -50,12 +50,10 @@ def cluster(tmp_path, monkeypatch):
 def call(data, tmp_path, cluster):  # noqa: ARG001 - without it nothing may be submitted
     """Call the participant level, and others, with --executor slurm."""
 
-    def call(*words, levels=("participant",)):
+    def call(*words, levels=("participant",), bids_dir=data / "fmriprep"):
         out = tmp_path / "out"
         model = f"--model={data / 'demo-encoder'}"
-        return main(
-            [str(data / "fmriprep"), str(out), *levels, model, "--executor", "slurm", *words]
-        )
+        return main([str(bids_dir), str(out), *levels, model, "--executor", "slurm", *words])
 
     return call
 
@@ -134,6 +132,19 @@ def test_the_options_of_the_call_are_those_of_its_tasks(cluster, call, tmp_path)
         "--participant-label=01",
         "--participant-label=03",
     }
+
+
+def test_runs_that_cannot_be_used_are_told_of_although_no_job_is_submitted(
+    cluster, call, data, tmp_path
+):
+    broken = shutil.copytree(data / "fmriprep", tmp_path / "fmriprep")
+    for sidecar in broken.rglob("*_bold.json"):
+        sidecar.write_text('{"RepetitionTime": 2000}')
+    assert call(bids_dir=broken) == 65
+    assert not list(cluster.glob("*.sh"))
+    states = {entry.participant: entry.state for entry in audit(tmp_path / "out")}
+    assert states == {"01": "failed", "02": "failed", "03": "failed"}
+    assert len(list(tmp_path.glob("out/logs/*/status.tsv"))) == 1
 
 
 def test_a_gpu_is_asked_for_the_tasks_and_not_for_the_group(cluster, call):

@@ -170,6 +170,35 @@ def test_a_failure_is_forgotten_once_the_run_is_done(output, work_on, make_run):
     assert "empty" not in report(output).text
 
 
+def test_a_failure_is_forgotten_once_the_run_is_found_finished(output, work_on, make_run):
+    run = make_run()
+    work_on(run)
+    write_failure(output, run, DataError("The run is empty."))
+    assert "empty" in report(output).text
+    write_status(
+        output,
+        [RunStatus(run=run.label, participant="01", state="skipped")],
+        call=Call(run_uuid="20260102-000000_x"),
+        bids_dir=run.dataset.path,
+        datasets=[run.dataset],
+    )
+    assert "empty" not in report(output).text
+
+
+def test_that_the_folder_could_not_be_searched_is_forgotten_once_it_was(output, make_run):
+    run = make_run()
+    error = DataError("The folder was not fetched.")
+    for number, label in enumerate(("sub-01", run.label), start=1):
+        write_status(
+            output,
+            [RunStatus.of_failure(error, run=label, participant="01")],
+            call=Call(run_uuid=f"2026010{number}-000000_x"),
+            bids_dir=run.dataset.path,
+            datasets=[run.dataset],
+        )
+        assert "1 run failed" in report(output).text
+
+
 def test_a_figure_that_cannot_be_drawn_is_a_warning(output, work_on, monkeypatch):
     def fail(*_, **__):
         raise ValueError("no ink")
