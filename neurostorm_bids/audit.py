@@ -13,6 +13,7 @@ from neurostorm_bids.inputs.files import list_names, read_json_object
 from neurostorm_bids.inputs.names import drop_prefix, natural_key
 from neurostorm_bids.inputs.scan import list_participants
 from neurostorm_bids.inputs.tsv import read_tsv
+from neurostorm_bids.printable import make_printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -102,7 +103,7 @@ def format_audit(entries: Sequence[Entry]) -> str:
     ]
     counts = {state: sum(entry.state == state for entry in entries) for state in STATES}
     lines.append(", ".join(f"{count} {state}" for state, count in counts.items()))
-    return "\n".join(_make_printable(line.rstrip()) for line in lines)
+    return "\n".join(make_printable(line.rstrip()) for line in lines)
 
 
 STATES_OF_RUNS = ("done", "skipped", "failed")
@@ -195,7 +196,3 @@ def _shorten(text: str | None) -> str | None:
         return None
     words = " ".join(text[: 10 * MAX_MESSAGE].split())
     return words if len(words) <= MAX_MESSAGE else f"{words[:MAX_MESSAGE]}..."
-
-
-def _make_printable(text: str) -> str:
-    return text if text.isprintable() else ascii(text)

@@ -37,6 +37,7 @@ from neurostorm_bids.errors import (
     UserError,
 )
 from neurostorm_bids.invoke import invoke
+from neurostorm_bids.printable import make_printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -247,11 +248,21 @@ click.option(
 
 
 def _set_up_logging(*, verbosity: int, debug: bool) -> None:
-    """Send the package's log to standard error: INFO as it comes, DEBUG with -v or --debug."""
+    """Send the package's log to standard error while the call lasts: INFO, with -v DEBUG too."""
     level = logging.DEBUG if debug or verbosity else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     package = logging.getLogger("neurostorm_bids")
-    package.handlers[:] = [handler]
+    before = package.handlers[:], package.level, package.propagate
+
+    def give_back() -> None:
+        package.handlers[:], package.level, package.propagate = before
+
+    click.get_current_context().call_on_close(give_back)
+    package.handlers[:], package.propagate = [handler], False
     package.setLevel(level)
-    package.propagate = False
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return make_printable(super().format(record), keep="\n\t")

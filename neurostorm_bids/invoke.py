@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from neurostorm_bids.errors import UserError
+from neurostorm_bids.printable import make_printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,6 @@ def invoke(
         click.echo(interrupted, err=True)
         return INTERRUPTED
     except UserError as err:
-        click.echo(f"{name}: {err}", err=True)
+        click.echo(make_printable(f"{name}: {err}", keep="\n"), err=True)
         return err.exit_status
     return status if isinstance(status, int) else 0

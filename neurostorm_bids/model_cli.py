@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from neurostorm_bids import __version__
-from neurostorm_bids.errors import DataError, MissingFileError, UsageError
+from neurostorm_bids.errors import UsageError
+from neurostorm_bids.inputs.files import read_json_object
 from neurostorm_bids.invoke import invoke
 
 if TYPE_CHECKING:
@@ -160,13 +161,7 @@ def _read_config(path: Path | None) -> ModelConfig | None:
 
     if path is None:
         return None
-    try:
-        values = json.loads(path.read_bytes())
-    except OSError as err:
-        raise MissingFileError(f"--config {path} cannot be read: {err}.") from err
-    except (ValueError, RecursionError) as err:
-        raise DataError(f"--config {path} is not JSON: {err}.") from err
-    return ModelConfig.from_dict(values)
+    return ModelConfig.from_dict(read_json_object(path))
 
 
 def _target_fields(options: dict[str, Any]) -> dict[str, Any]:

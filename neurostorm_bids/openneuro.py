@@ -13,9 +13,8 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from neurostorm_bids.derivatives.atomic import explain_write_errors
+from neurostorm_bids.derivatives.locks import hold_lock
 from neurostorm_bids.errors import MissingFileError, ReadError, UsageError, UserError
 from neurostorm_bids.inputs.files import check_readable, list_names
 from neurostorm_bids.inputs.records import SourceDataset
@@ -92,7 +91,7 @@ def clone_dataset(dataset: str, work_dir: Path) -> Path:
     folder = work_dir.absolute() / FOLDER / f"{dataset}-fmriprep"
     with explain_write_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):
+        with hold_lock(folder.with_name(f".{folder.name}.lock")):
             if not folder.is_dir():
                 _clone(REPOSITORY.format(dataset=dataset), folder)
     described = [name for name in list_names(folder) if name.endswith((".json", ".tsv"))]

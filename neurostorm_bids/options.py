@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -21,10 +20,11 @@ AttributionBaseline = Literal["background", "mean"]
 
 
 def count_available_cpus() -> int:
-    """Return the number of CPUs this process may use (a container or Slurm may allow fewer)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the number of CPUs this process may use; Slurm or a container may allow fewer."""
+    from joblib import cpu_count  # noqa: PLC0415 - not needed for --help
+
+    count: int = cpu_count()
+    return count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +152,7 @@ def parse_memory(text: str) -> int:
 
     Units are decimal (kB, MB, GB, TB, or their first letters) or binary (KiB, MiB, GiB, TiB).
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])(I?B)?", text.strip().upper())
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT])(I?B)?", text.strip().upper())
     if match is None or float(match[1]) == 0:
         raise UsageError(
             f"--mem {text!r} is not an amount of memory with its unit, as in 16GB or 16000MB."

@@ -23,7 +23,7 @@ from neurostorm_bids.inputs.files import read_json_object
 from neurostorm_bids.inputs.scan import list_participants
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from neurostorm_bids.derivatives.results import Result
@@ -37,7 +37,12 @@ _MAX_FIGURE_BYTES = 20_000_000
 
 
 def compose_product(
-    output_dir: Path, *, status: int, message: str, warnings: Sequence[str]
+    output_dir: Path,
+    *,
+    status: int,
+    message: str,
+    warnings: Sequence[str],
+    earlier: Collection[Path] = (),
 ) -> dict[str, Any]:
     """Return the contents of ``product.json``.
 
@@ -47,8 +52,9 @@ def compose_product(
     status : exit status of the command.
     message : the last that it said.
     warnings : of what was staged.
+    earlier : status files of calls before this one, which do not count.
     """
-    runs = _list_last_runs(output_dir) if output_dir.is_dir() else []
+    runs = _list_runs(set(list_statuses(output_dir)) - set(earlier))
     failed = [f"{run.get('Run')}: {run.get('Message')}" for run in runs if "Error" in run]
     noted = [str(text) for run in runs for text in run.get("Warnings") or []]
     if status == 0:
@@ -85,13 +91,20 @@ def _shorten(text: str) -> str:
     return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 3]}..."
 
 
-def _list_last_runs(output_dir: Path) -> list[dict[str, Any]]:
-    """Return the runs of the last call, as its status files tell them."""
+def list_statuses(output_dir: Path) -> list[Path]:
+    """List the files in which calls told of participants; none if nothing was written yet."""
+    folders = list_participants(output_dir).values() if output_dir.is_dir() else ()
+    return [path for folder in folders for path in folder.glob("log/*/status.json")]
+
+
+def _list_runs(paths: Collection[Path]) -> list[dict[str, Any]]:
+    """Return the runs that status files tell of; what cannot be read is left out."""
     runs: list[dict[str, Any]] = []
-    for folder in list_participants(output_dir).values():
-        # The names of calls sort by time.
-        paths = sorted(folder.glob("log/*/status.json"), key=lambda path: path.parent.name)
-        told = read_json_object(paths[-1]).get("Runs") if paths else None
+    for path in sorted(paths):
+        try:
+            told = read_json_object(path).get("Runs")
+        except UserError:
+            continue
         runs += [run for run in told if isinstance(run, dict)] if isinstance(told, list) else []
     return runs
 

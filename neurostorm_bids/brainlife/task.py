@@ -7,7 +7,12 @@ import sys
 from contextlib import redirect_stderr
 from typing import TYPE_CHECKING, Any, TextIO
 
-from neurostorm_bids.brainlife.product import MAX_MESSAGE, compose_product, write_product
+from neurostorm_bids.brainlife.product import (
+    MAX_MESSAGE,
+    compose_product,
+    list_statuses,
+    write_product,
+)
 from neurostorm_bids.brainlife.stage import INPUTS, stage_inputs
 from neurostorm_bids.cli import main
 from neurostorm_bids.errors import UsageError, UserError
@@ -70,6 +75,7 @@ def run_task(task_dir: Path) -> int:
     """
     warnings: list[str] = []
     said = Tee(sys.stderr)
+    earlier = list_statuses(task_dir / OUTPUT)
     try:
         config = read_json_object(task_dir / "config.json", error=UsageError)
         arguments = list_options(config, warnings)
@@ -81,7 +87,9 @@ def run_task(task_dir: Path) -> int:
     except UserError as err:
         status, message = err.exit_status, str(err)
         sys.stderr.write(f"{message}\n")
-    product = compose_product(task_dir / OUTPUT, status=status, message=message, warnings=warnings)
+    product = compose_product(
+        task_dir / OUTPUT, status=status, message=message, warnings=warnings, earlier=earlier
+    )
     write_product(task_dir, product)
     return status
 

@@ -16,6 +16,7 @@ from neurostorm_bids.executor.options import Executor, SlurmOptions, parse_sbatc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from neurostorm_bids.call import Call
 
@@ -130,6 +131,8 @@ def submit(
     if ctx.params["dry_run"]:
         click.echo(describe_packs(pack_missing(plan_level(options), slurm)))
         return 0
+    if options.clean_workdir:
+        _check_idle(options.output_dir)
     participant.open_folder(options)
     return submit_jobs(
         options,
@@ -158,6 +161,19 @@ def compose_group(ctx: click.Context, options: Any) -> tuple[str, ...]:  # noqa:
 
     models = (f"--model={model.provenance.sha256}" for model in load_models(options))
     return (*_compose(ctx, "group", without=HERE_ONLY | {"models"}), *models)
+
+
+def _check_idle(output_dir: Path) -> None:
+    """Refuse to empty the work folder under tasks that use it."""
+    from neurostorm_bids.executor.queued import find_queued
+    from neurostorm_bids.executor.submission import FOLDER
+
+    queued = find_queued(output_dir / FOLDER)
+    if queued:
+        raise UsageError(
+            f"--clean-workdir would remove what {len(queued)} participant(s) in the queue use (job "
+            f"{', '.join(sorted(set(queued.values())))}). Wait for them, or leave it out."
+        )
 
 
 def _check(ctx: click.Context, levels: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import click
 from neurostorm_bids.commands.configuration import read_config_file
 from neurostorm_bids.commands.levels import LevelOption
 from neurostorm_bids.errors import UsageError
+from neurostorm_bids.printable import make_printable
 
 if TYPE_CHECKING:
     from neurostorm_bids.inputs import Cleaning, Discovery, Selection
@@ -160,7 +161,8 @@ OPTIONS: list[click.Parameter] = [
     LevelOption(
         ["--clean-workdir"],
         is_flag=True,
-        help="Remove first what earlier calls kept there; checkpoints too.",
+        help="Remove first what earlier calls kept there, checkpoints too; not a clone of "
+        "OpenNeuro.",
         levels=COMPUTING,
     ),
     LevelOption(
@@ -239,21 +241,21 @@ def print_plan(discovery: Discovery, bids_dir: Path) -> None:
 
     def shorten(path: Path) -> str:
         below = [path.relative_to(root) for root in roots if path.is_relative_to(root)]
-        text = str(min(below, key=lambda p: len(p.parts), default=path))
-        # Names come from strangers: nothing in them may steer the terminal.
-        return text if text.isprintable() else ascii(text)
+        return str(min(below, key=lambda p: len(p.parts), default=path))
 
-    click.echo(
-        f"{len(discovery.participants)} participant(s), {len(discovery.runs)} run(s) chosen:"
-    )
+    def tell(line: str) -> None:
+        # Names and warnings come from strangers: nothing in them may steer the terminal.
+        click.echo(make_printable(line))
+
+    tell(f"{len(discovery.participants)} participant(s), {len(discovery.runs)} run(s) chosen:")
     for one in discovery.runs:
         notes = [f"{one.repetition_time_s:g} s"]
         notes += ["no brain mask"] if one.brain_mask is None else []
         notes += ["no confounds"] if one.confounds is None else []
-        click.echo(f"  run       {shorten(one.path)}  ({', '.join(notes)})")
+        tell(f"  run       {shorten(one.path)}  ({', '.join(notes)})")
         for warning in one.warnings:
-            click.echo(f"            warning: {warning}")
+            tell(f"            warning: {warning}")
     for left_out in discovery.left_out:
-        click.echo(f"  left out  {shorten(left_out.path)}  ({left_out.reason})")
+        tell(f"  left out  {shorten(left_out.path)}  ({left_out.reason})")
     for unusable in discovery.unusable:
-        click.echo(f"  unusable  {shorten(unusable.path)}  ({unusable.error})")
+        tell(f"  unusable  {shorten(unusable.path)}  ({unusable.error})")

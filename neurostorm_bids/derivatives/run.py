@@ -21,7 +21,9 @@ from neurostorm_bids.derivatives.tables import (
 )
 from neurostorm_bids.derivatives.texts import format_json
 from neurostorm_bids.derivatives.versions import list_versions
+from neurostorm_bids.errors import UserError
 from neurostorm_bids.grid.censoring import MAX_CENSORED_SHARE
+from neurostorm_bids.inputs.files import read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -150,10 +152,10 @@ def _name_pairs(output_dir: Path, run: BoldRun, names: OutputNames) -> list[Pair
 def read_hash(sidecar: Path) -> str | None:
     """Return the configuration hash in a sidecar; None if it is not there or cannot be read."""
     try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json_object(sidecar).get("ConfigurationHash")
+    except UserError:
         return None
-    return content.get("ConfigurationHash") if isinstance(content, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def describe_source(

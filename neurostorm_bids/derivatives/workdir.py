@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 MARKER = ".neurostorm-work"
 FOLDERS = ("store", "training", "embeddings", "connectivity", "tuning", "fmriprep", "tmp")
-"""What the levels keep there; nothing else is ever removed."""
+"""What the levels keep there; nothing else is ever removed, a clone of OpenNeuro neither."""
 
 _PROCESS_COUNTS = ("WORLD_SIZE", "SLURM_NTASKS")
 

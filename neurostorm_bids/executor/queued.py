@@ -35,15 +35,17 @@ def write_note(
     write_text(folder / NOTE, format_json(content))
 
 
-def find_queued(folder: Path, *, words: Sequence[str]) -> dict[str, str]:
-    """Return the participants whose tasks wait or run with the same words, and their jobs' numbers.
+def find_queued(folder: Path, *, words: Sequence[str] | None = None) -> dict[str, str]:
+    """Return the participants whose tasks wait or run, and their jobs' numbers.
 
     Parameters
     ----------
     folder : of all jobs of an output folder.
+    words : only tasks of calls with the same words; None for all.
     """
     notes = [_read_note(path) for path in sorted(folder.glob(f"*/{NOTE}"))]
-    notes = [note for note in notes if note.get("Words") == list(words)]
+    if words is not None:
+        notes = [note for note in notes if note.get("Words") == list(words)]
     queue = _list_queue() if notes else set()
     queued: dict[str, str] = {}
     for note in notes:

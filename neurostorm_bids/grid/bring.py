@@ -85,6 +85,10 @@ def describe_choices(run: BoldRun, spec: GridSpec) -> dict[str, Any]:
         choices["cleaning"] = cleaning.describe()
         if cleaning.needs_confounds and run.confounds is not None:
             choices["confounds"] = fingerprint_file(run.confounds)
+            # nilearn chooses components by what stands there.
+            sidecar = run.confounds.with_suffix(".json")
+            if cleaning.denoise is not None and sidecar.exists():
+                choices["confounds_sidecar"] = fingerprint_file(sidecar)
     warp = find_warp(run.space, spec.space, mode=cleaning.warp)
     if warp is not None:
         choices["warp"] = warp.fingerprint

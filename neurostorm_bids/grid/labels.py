@@ -6,7 +6,7 @@ import csv
 import re
 from typing import TYPE_CHECKING
 
-from neurostorm_bids.errors import DataError
+from neurostorm_bids.errors import DataError, ReadError
 from neurostorm_bids.inputs.files import check_readable
 
 if TYPE_CHECKING:
@@ -63,7 +63,11 @@ def read_label_table(path: Path) -> list[tuple[int, str]]:
     if check_readable(path) > MAX_TABLE_BYTES:
         raise DataError(f"Expected a table of at most {MAX_TABLE_BYTES} bytes; found {path}.")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        content = path.read_bytes()
+    except OSError as err:
+        raise ReadError(f"{path} cannot be read: {err.strerror}. Check its disk.") from err
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
         rows = _split_text(lines) if path.suffix == ".txt" else _split_columns(path, lines)
         return [(int(index), name.strip()) for index, name in rows]
     except (ValueError, csv.Error) as err:
@@ -136,7 +140,7 @@ def _split_text(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _split_columns(path: Path, lines: Sequence[str]) -> Iterator[tuple[str, str]]:
-    reader = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
+    reader = csv.DictReader(lines, restval="", delimiter="\t" if path.suffix == ".tsv" else ",")
     columns = {column.strip().lower(): column for column in reader.fieldnames or ()}
     index, name = (
         next((columns[key] for key in keys if key in columns), None)

@@ -38,6 +38,7 @@ from neurostorm_bids.group.tables import (
 )
 from neurostorm_bids.group.truth import assess_predictions
 from neurostorm_bids.inputs.files import read_json_object
+from neurostorm_bids.printable import make_printable
 from neurostorm_bids.retrieval.stimuli import read_image_embeddings
 from neurostorm_bids.train.resampling import Resampling
 
@@ -168,7 +169,7 @@ def describe_plan(options: GroupOptions) -> str:
     lines += [f"  left out  {path}  ({reason})" for path, reason in collection.left_out]
     lines += [f"  unusable  {path}  ({reason})" for path, reason in collection.problems]
     # Names come from strangers: nothing in them may steer the terminal.
-    return "\n".join(line if line.isprintable() else ascii(line) for line in lines)
+    return "\n".join(map(make_printable, lines))
 
 
 def _format_all(group: Group) -> dict[str, str | bytes]:

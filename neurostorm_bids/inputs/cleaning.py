@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from neurostorm_bids.errors import UsageError
+from neurostorm_bids.inputs.files import read_json_object
 
 WarpMode = Literal["auto", "download", "off"]
 STRATEGIES = ("simple", "scrubbing", "compcor", "ica_aroma")
-
-_MAX_JSON_CHARACTERS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,18 +128,18 @@ def parse_denoise(text: str | None) -> str | None:
         return name
     try:
         is_file = not text.lstrip().startswith("{") and Path(text).is_file()
-        written = Path(text).read_text(encoding="utf-8") if is_file else text
-        content = json.loads(written[: _MAX_JSON_CHARACTERS + 1])
-    except (OSError, ValueError) as err:
+        content = read_json_object(Path(text), error=UsageError) if is_file else json.loads(text)
+    except (OSError, ValueError, RecursionError) as err:
         raise UsageError(
             f"--denoise is one of {', '.join(STRATEGIES)}, or the arguments of nilearn's "
             'load_confounds as JSON, such as {"strategy": ["motion", "wm_csf"], "motion": '
             f'"basic"}}; found {text[:80]!r}.'
         ) from err
-    if not isinstance(content, dict) or "strategy" not in content:
+    strategy = content.get("strategy") if isinstance(content, dict) else None
+    if not (isinstance(strategy, list) and strategy and all(isinstance(s, str) for s in strategy)):
         raise UsageError(
             "The JSON of --denoise names the arguments of nilearn's load_confounds, of which "
-            f"strategy is one; found {written[:80]!r}."
+            f"strategy, a list of at least one name, must be given; found {text[:80]!r}."
         )
     return json.dumps(content, sort_keys=True)
 

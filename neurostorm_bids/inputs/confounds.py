@@ -94,9 +94,11 @@ def read_nuisance(run: BoldRun, *, n_volumes: int) -> Nuisance:
     n_dummy = n_leading if cleaning.dummy_scans == "auto" else cleaning.dummy_scans
     _check_dummies(n_dummy, n_volumes, run.path)
     is_censored = np.zeros(n_volumes, dtype=np.bool_)
-    if cleaning.fd_threshold_mm is not None:
-        is_censored |= _read_displacement(columns, table) > cleaning.fd_threshold_mm
     notes: list[str] = []
+    if cleaning.fd_threshold_mm is not None:
+        displacement, missing = _read_displacement(columns, table)
+        is_censored |= displacement > cleaning.fd_threshold_mm
+        notes += missing
     if is_unsteady[n_dummy:].any():
         notes.append(
             f"{is_unsteady[n_dummy:].sum()} volumes that the confounds mark as not in steady state "
@@ -106,8 +108,9 @@ def read_nuisance(run: BoldRun, *, n_volumes: int) -> Nuisance:
     if cleaning.denoise is not None:
         frame, is_kept = _load(cleaning, columns, table.path, n_volumes=n_volumes)
         is_censored |= ~is_kept & ~is_unsteady
-        regressors, names, mended = _to_matrix(frame)
-        notes += mended
+        if frame is not None:
+            regressors, names, mended = _to_matrix(frame)
+            notes += mended
     is_fitted = everything & ~is_censored & ~is_unsteady
     is_fitted[:n_dummy] = False
     if regressors is not None:
@@ -143,20 +146,39 @@ def _find_unsteady(columns: Mapping[str, Sequence[str]], n_volumes: int) -> NDAr
     return is_unsteady
 
 
-def _read_displacement(columns: Mapping[str, Sequence[str]], table: Table) -> NDArray[np.float64]:
-    """Read the framewise displacement, mm; 0 where it is missing, as in the first row."""
+def _read_displacement(
+    columns: Mapping[str, Sequence[str]], table: Table
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Read the framewise displacement, mm; 0 where it is missing, as before the first movement.
+
+    Missing values after the first number are told.
+    """
     if DISPLACEMENT not in columns:
         raise DataError(
             f"--fd-threshold needs the column {DISPLACEMENT}, which {table.path} does not have. "
             "Leave the option out, or preprocess the run again."
         )
-    return np.nan_to_num(_parse(columns[DISPLACEMENT]))
+    displacement = _parse(columns[DISPLACEMENT])
+    is_known = np.isfinite(displacement)
+    if not is_known.any():
+        raise DataError(
+            f"--fd-threshold needs numbers in the column {DISPLACEMENT} of {table.path}; found "
+            "none. Leave the option out, or preprocess the run again."
+        )
+    n_missing = int((~is_known[is_known.argmax() :]).sum())
+    notes = []
+    if n_missing:
+        notes.append(
+            f"{n_missing} volumes have no framewise displacement in the confounds and were not "
+            "censored for it."
+        )
+    return np.where(is_known, displacement, 0.0), notes
 
 
 def _load(
     cleaning: Cleaning, columns: Mapping[str, Sequence[str]], path: Path, *, n_volumes: int
-) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
-    """Let nilearn choose regressors: a column each, and which volumes it keeps.
+) -> tuple[pd.DataFrame | None, NDArray[np.bool_]]:
+    """Let nilearn choose regressors: a column each, if any, and which volumes it keeps.
 
     nilearn finds the table by the name of its image, so that both are given names of today.
     """

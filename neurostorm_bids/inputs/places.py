@@ -15,6 +15,8 @@ from neurostorm_bids.inputs.names import PARTICIPANT_FOLDER, SESSION_FOLDER, nat
 from neurostorm_bids.inputs.records import SourceDataset
 from neurostorm_bids.inputs.scan import list_participants, scan_participant
 
+_MAX_LISTING_BYTES = 10_000_000
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -127,13 +129,23 @@ def check_fetched(folder: Path, *, dataset_root: Path) -> None:
 
 def list_absent(root: Path) -> list[Path]:
     """List the DataLad subdatasets of a folder that were not fetched: registered, and empty."""
+    listing = root / ".gitmodules"
     try:
-        text = (root / ".gitmodules").read_text(encoding="utf-8", errors="replace")
+        if not listing.is_file() or listing.stat().st_size > _MAX_LISTING_BYTES:
+            return []
+        text = listing.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
     folders = [root / match["path"] for match in _SUBMODULE.finditer(text)]
     inside = [one for one in folders if ".." not in one.parts]
-    return [one for one in inside if one.is_dir() and not any(one.iterdir())]
+    return [one for one in inside if one.is_dir() and _is_empty(one)]
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        return not list_names(folder)
+    except UserError:  # not to be read, so not known to be empty
+        return False
 
 
 def explain_absent(folders: list[Path], *, root: Path) -> str:

@@ -19,6 +19,7 @@ from neurostorm_bids.inputs import find_datasets
 from neurostorm_bids.inputs.scan import list_participants
 from neurostorm_bids.inputs.selection import choose_participants
 from neurostorm_bids.participant.models import load_models
+from neurostorm_bids.printable import make_printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -205,4 +206,4 @@ def _ask_docker(*words: str) -> subprocess.CompletedProcess[str]:
 
 def _shorten(text: str) -> str:
     words = " ".join(text.split())[:300] or "no message."
-    return words if words.isprintable() else ascii(words)
+    return make_printable(words)

@@ -53,9 +53,6 @@ def job(tmp_path, monkeypatch):
     (ds / "outputs" / "neurostorm").mkdir(parents=True)
     (ds / "inputs" / "data").mkdir(parents=True)
     monkeypatch.chdir(ds)
-    # The work folder becomes that of temporary files for the rest of the process.
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
     return ds
 
 

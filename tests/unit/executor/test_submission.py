@@ -118,6 +118,13 @@ def test_who_waits_or_runs_already_is_not_submitted_again(cluster, call, tmp_pat
     assert "Submitted 3 participant(s)" in capsys.readouterr().err
 
 
+def test_the_work_folder_is_not_emptied_under_those_who_run(cluster, call, capsys):
+    assert call("--participants-per-task", "1") == 0
+    (cluster / "squeue").write_text("#!/bin/sh\necho 41_0\necho 41_2\n")
+    assert call("--dummy-scans", "1", "--clean-workdir") == 2
+    assert "what 2 participant(s) in the queue use (job 41)" in capsys.readouterr().err
+
+
 def test_the_options_of_the_call_are_those_of_its_tasks(cluster, call, tmp_path):
     words = ("--nprocs", "2", "--mem", "4GiB", "--dummy-scans", "1", "--overwrite", "-v")
     assert call(*words, "--exclude-participant-label", "02", "--slurm-option", "partition=a b") == 0

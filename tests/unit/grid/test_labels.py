@@ -48,7 +48,11 @@ def test_text_has_index_and_name_at_the_start_of_each_line(write):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "index\n1\n", "name\nleft\n", "index\tname\none\tleft\n", "no table at all"]
+    "text",
+    [
+        *("", "index\n1\n", "name\nleft\n", "index\tname\none\tleft\n", "no table at all"),
+        "name\tindex\nleft\n",
+    ],
 )
 def test_what_is_no_table_is_refused(write, text):
     with pytest.raises(DataError, match=r"a\.tsv is not a table of regions"):

@@ -149,6 +149,17 @@ def test_more_regressors_than_volumes_are_an_error(table, read):
 def test_a_column_that_is_missing_is_named(table, read):
     with pytest.raises(DataError, match="framewise_displacement"):
         read(table.drop(columns="framewise_displacement"), fd_threshold_mm=0.5)
+    with pytest.raises(DataError, match="found none"):
+        read(table.assign(framewise_displacement="n/a"), fd_threshold_mm=0.5)
+
+
+def test_missing_displacement_is_told_but_for_the_first_volumes(read, table):
+    before = read(table, fd_threshold_mm=0.5).notes
+    table.loc[[20, 30], "framewise_displacement"] = np.nan
+    found = read(table, fd_threshold_mm=0.5)
+    assert np.flatnonzero(found.is_censored).tolist() == [21, 40]
+    (note,) = set(found.notes) - set(before)
+    assert note.startswith("2 volumes have no framewise displacement")
     with pytest.raises(DataError, match=r"--denoise simple cannot be done .*rot_x"):
         read(table.drop(columns="rot_x"), denoise="simple")
 
@@ -217,7 +228,13 @@ def test_a_strategy_is_read_in_any_case(text):
     assert parse_denoise(text) == "simple"
 
 
-@pytest.mark.parametrize("text", ["36P", "[]", '{"motion": "full"}', "{", "absent.json"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("36P", "[]", '{"motion": "full"}', "{", "absent.json", "[" * 9000),
+        *('{"strategy": []}', '{"strategy": "motion"}', '{"strategy": [1]}'),
+    ],
+)
 def test_what_is_no_strategy_is_refused(text):
     with pytest.raises(UsageError, match="load_confounds"):
         parse_denoise(text)
