@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,14 +18,15 @@ from neurostorm_bids.derivatives.atomic import explain_write_errors
 from neurostorm_bids.errors import DataError, MissingFileError, TemporaryError, UsageError
 from neurostorm_bids.inputs import find_datasets
 from neurostorm_bids.inputs.scan import list_participants
-from neurostorm_bids.inputs.selection import choose_participants
 from neurostorm_bids.participant.models import load_models
+from neurostorm_bids.participant.preprocessed import look_at_results
 from neurostorm_bids.printable import make_printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from neurostorm_bids.options import ParticipantOptions
+    from neurostorm_bids.participant.preprocessed import Preprocessed
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +56,17 @@ def is_preprocessed(options: ParticipantOptions) -> bool:
 
 
 def list_unprocessed(options: ParticipantOptions) -> list[str]:
-    """Return the chosen participants without BOLD in a standard space in fMRIPrep's folder."""
-    labels = choose_participants(list_participants(options.bids_dir), options.selection)
-    folder = options.output_dir / FOLDER
-    return [
-        label
-        for label in labels
-        if not any((folder / f"sub-{label}").glob("**/func/*_space-MNI*_bold.nii.gz"))
-    ]
+    """Return the chosen participants whom fMRIPrep has not finished, or who lack a run."""
+    return [label for label, found in _look(options).items() if not found.is_finished]
+
+
+def _look(options: ParticipantOptions) -> dict[str, Preprocessed]:
+    return look_at_results(
+        options.output_dir / FOLDER,
+        options.bids_dir,
+        options.selection,
+        spaces={space.partition(":")[0] for space in list_spaces(options)},
+    )
 
 
 def compose(options: ParticipantOptions, participants: Sequence[str]) -> list[str]:
@@ -100,6 +105,15 @@ def choose_spaces(options: ParticipantOptions) -> tuple[str, ...]:
     grids = [model.grid for model in load_models(options)]
     spaces = [f"{grid.space}:res-{1 if grid.side_mm < FINE_MM else 2}" for grid in grids]
     return tuple(dict.fromkeys(spaces))
+
+
+def list_spaces(options: ParticipantOptions) -> tuple[str, ...]:
+    """Return the output spaces of the call: those that fit, or what the further arguments say."""
+    words = [word for one in options.fmriprep_args for word in one.split("=", maxsplit=1)]
+    if "--output-spaces" not in words:
+        return choose_spaces(options)
+    *_, given = [i for i, word in enumerate(words, start=1) if word == "--output-spaces"]
+    return tuple(takewhile(lambda word: not word.startswith("-"), words[given:]))
 
 
 def find_licence(options: ParticipantOptions) -> Path | None:
@@ -142,11 +156,28 @@ def run_fmriprep(options: ParticipantOptions, participants: Sequence[str]) -> No
             f"fMRIPrep ended with status {status}: {reason}. What it finished is kept in {folder}; "
             "the same call goes on with the rest."
         )
-    if left := list_unprocessed(options):
+    _check_results(options, folder)
+
+
+def _check_results(options: ParticipantOptions, folder: Path) -> None:
+    """Check that there is something to read of everybody; tell which runs fMRIPrep left out."""
+    found = _look(options)
+    if left := [label for label, one in found.items() if one.n_runs == 0]:
         raise DataError(
-            f"fMRIPrep ended well, but {folder} holds no BOLD in a standard space of "
+            f"fMRIPrep ended well, but {folder} holds no BOLD in "
+            f"{' or '.join(list_spaces(options))} of "
             f"{', '.join(f'sub-{label}' for label in left)}. See its report there."
         )
+    for label, one in found.items():
+        if one.missing:
+            logger.warning(
+                "fMRIPrep ended well and made nothing of %s; its report, sub-%s.html in %s, says "
+                "why. The next call tries again: leave what cannot be used out, with "
+                "--bids-filter-file",
+                ", ".join(one.missing),
+                label,
+                folder,
+            )
 
 
 def use_results(options: ParticipantOptions) -> ParticipantOptions:

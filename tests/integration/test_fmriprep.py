@@ -41,6 +41,8 @@ def preprocessed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("preprocessed")
     write_dataset(folder / "fmriprep", n_volumes=8)
     (model, _) = write_models(folder / "models")
+    for label in ("01", "02", "03"):
+        (folder / "fmriprep" / f"sub-{label}.html").touch()
     return folder / "fmriprep", model
 
 
