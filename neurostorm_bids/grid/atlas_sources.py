@@ -33,6 +33,11 @@ class AtlasSource(NamedTuple):
     rows: list[tuple[int, str]] | None = None
 
 
+def is_path(text: str) -> bool:
+    """Tell whether what was given for an atlas is a path, and no name."""
+    return re.search(r"[/\\]|\.nii(\.gz)?$", text) is not None
+
+
 def locate_atlas(name_or_path: str | Path, space: str) -> AtlasSource:
     """Find an atlas on this machine, or download it; `find_atlas` says by which names.
 
@@ -43,7 +48,7 @@ def locate_atlas(name_or_path: str | Path, space: str) -> AtlasSource:
     MissingFileError
         If the atlas is not on this machine and cannot be downloaded.
     """
-    if isinstance(name_or_path, Path) or re.search(r"[/\\]|\.nii(\.gz)?$", name_or_path):
+    if isinstance(name_or_path, Path) or is_path(name_or_path):
         path = Path(name_or_path)
         stem = path.name.removesuffix(".gz").removesuffix(".nii")
         stated = re.search(r"(?:^|_)(?:tpl|space)-([A-Za-z0-9]+)", stem)
