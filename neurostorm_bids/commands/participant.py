@@ -194,7 +194,15 @@ def read_options(given: dict[str, Any]) -> ParticipantOptions:
     )
     if options.fs_license_file is not None and not options.run_fmriprep:
         raise UsageError("--fs-license-file has an effect only with --run-fmriprep. Leave it out.")
+    # From here on a call, or a submission, keeps the models that these options name.
+    click.get_current_context().find_root().call_on_close(_forget)
     return options
+
+
+def _forget() -> None:
+    from neurostorm_bids.participant.kept import forget
+
+    forget()
 
 
 def _keep_checksums(options: ParticipantOptions) -> None:

@@ -63,6 +63,11 @@ def write_connectivity_of(
     return warnings
 
 
+def forget_parcellations() -> None:
+    """Give up the regions that were found."""
+    _load_parcellation.cache_clear()
+
+
 @lru_cache(maxsize=8)
 def _load_parcellation(name: str, space: str) -> Parcellation:
     """Find the regions once per process and space."""

@@ -16,21 +16,43 @@ from neurostorm_bids.pretrained import load_model
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from neurostorm_bids.options import ParticipantOptions, TargetScale
+    from neurostorm_bids.options import ParticipantOptions, Precision, TargetScale
     from neurostorm_bids.pretrained import Model
 
 logger = logging.getLogger(__name__)
 
 
-@lru_cache(maxsize=1)
 def load_models(options: ParticipantOptions) -> tuple[Model, ...]:
-    """Load the models onto the device, once per process."""
-    device = choose_device(options.device)
-    torch.set_num_threads(options.threads_per_run)
-    models = tuple(load_model(name) for name in options.models)
-    _scale_targets(models, {scale.name: scale for scale in options.target_scales})
+    """Load the models onto the device, once per process and call; see `kept.forget`."""
+    return _load(
+        options.models,
+        options.target_scales,
+        device_name=options.device,
+        precision=options.precision,
+        n_threads=options.threads_per_run,
+    )
+
+
+def forget_models() -> None:
+    """Give up the models that were loaded."""
+    _load.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _load(
+    names: tuple[str, ...],
+    scales: tuple[TargetScale, ...],
+    *,
+    device_name: str,
+    precision: Precision,
+    n_threads: int,
+) -> tuple[Model, ...]:
+    device = choose_device(device_name)
+    torch.set_num_threads(n_threads)
+    models = tuple(load_model(name) for name in names)
+    _scale_targets(models, {scale.name: scale for scale in scales})
     for model in models:
-        model.precision = options.precision
+        model.precision = precision
         model.backbone.to(device)
         if model.head is not None:
             model.head.to(device)

@@ -40,7 +40,8 @@ def name(monkeypatch):
         for other in others:
             given.pop(other, None)
         configuration = list_configuration(ctx, ["participant"]) | dict(more)
-        return universe.name_universe(read_options(given), configuration)
+        with ctx:
+            return universe.name_universe(read_options(given), configuration)
 
     return name
 
