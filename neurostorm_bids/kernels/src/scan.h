@@ -23,15 +23,12 @@ INLINE void NS(scan_lanes)(const ns_scan *s, int64_t b, int64_t d, int count, in
         VEC step = NS(load_part)(delta, count) + bias;
         if (s->softplus)
             step = NS(softplus)(step);
-        VEC drive = step * x, even = skip * x, odd = {0};
+        VEC drive = step * x, sums[4] = {{0}}; /* several sums, each of fewer roundings */
         EACH_STATE(n,
             h[k] = NS(exp2)(step * rates[k]) * h[k] + drive * B[k];
-            if (k % 2)
-                odd += h[k] * C[k];
-            else
-                even += h[k] * C[k];
+            sums[k % 4] += h[k] * C[k];
         )
-        VEC out = even + odd;
+        VEC out = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + skip * x;
         if (z) {
             VEC gate = NS(load_part)(z, count);
             out *= gate * NS(sigmoid)(gate);

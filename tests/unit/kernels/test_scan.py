@@ -10,7 +10,7 @@ from neurostorm_bids.errors import UsageError
 from neurostorm_bids.kernels import scan as scan_module
 from neurostorm_bids.kernels.library import LEVEL_VARIABLE
 from neurostorm_bids.kernels.scan import MAX_STATES, selective_scan_c
-from neurostorm_bids.model.scan import selective_scan_ref
+from neurostorm_bids.model.scan import selective_scan_ref, selective_scan_torch
 
 pytestmark = pytest.mark.usefixtures("library")
 
@@ -86,6 +86,19 @@ def test_the_scan_equals_the_reference_with_all_gradients(shape):
     arguments = make_arguments(*shape)
     exact = differentiate(selective_scan_ref, to_double(arguments))
     assert_close(differentiate(selective_scan_c, arguments), exact)
+
+
+@pytest.mark.usefixtures("level")
+@pytest.mark.parametrize("mean_step", [-5.0, -1.0])
+def test_rounding_does_not_add_up_over_tokens(mean_step):
+    arguments = make_arguments(8, 32, 256, 16, seed=0)
+    arguments["delta"] = arguments["delta"] + mean_step + 1
+    with torch.no_grad():
+        y = selective_scan_c(**arguments, delta_softplus=True).double()
+        exact = selective_scan_torch(**to_double(arguments), delta_softplus=True)
+    error = y - exact
+    assert error.norm() < 1.5e-7 * exact.norm()  # a few roundings of a single number
+    assert ((error * exact).sum() / exact.square().sum()).abs() < 1e-8  # neither up nor down
 
 
 @pytest.mark.usefixtures("level")

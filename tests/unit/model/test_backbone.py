@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from neurostorm_bids.errors import UsageError
+from neurostorm_bids.kernels.library import LEVEL_VARIABLE, LEVELS, find_library
 from neurostorm_bids.model.backbone import Backbone, PatchEmbed, PatchMerging
 from neurostorm_bids.model.config import ModelConfig
-from neurostorm_bids.model.operations import FAST, REFERENCE
+from neurostorm_bids.model.operations import COMPILED, REFERENCE, TORCH
 
 CASES = [
     "backbone_A1_fullmsa",
@@ -71,16 +72,41 @@ def test_every_block_of_a_padded_stage_equals_the_published_one(
 
 
 @pytest.fixture(scope="module")
-def golden_error(read_golden, build_golden, relative_error):
+def differentiate(read_golden, build_golden):
+    """Return a function that gives the golden backbone's gradients, by their names."""
+    arrays = read_golden("backbone_A_grads")
+
+    def differentiate(dtype, ops):
+        backbone = build_golden(arrays).to(dtype)
+        out = backbone(torch.from_numpy(arrays["x"]).to(dtype), ops=ops)
+        (out * torch.from_numpy(arrays["P"]).to(dtype)).sum().backward()
+        return {name: parameter.grad for name, parameter in backbone.named_parameters()}
+
+    return differentiate
+
+
+@pytest.fixture(scope="module")
+def exact_gradients(differentiate):
+    return differentiate(torch.float64, REFERENCE)
+
+
+@pytest.fixture(scope="module")
+def golden_error(read_golden, exact_gradients, relative_error):
     """How far each published float32 gradient is itself from that in float64, by its name."""
     arrays = read_golden("backbone_A_grads")
-    backbone = build_golden(arrays).double()
-    out = backbone(torch.from_numpy(arrays["x"]).double(), ops=REFERENCE)
-    (out * torch.from_numpy(arrays["P"]).double()).sum().backward()
     return {
-        name: relative_error(torch.from_numpy(arrays[f"grad.{name}"]).double(), parameter.grad)
-        for name, parameter in backbone.named_parameters()
+        name: relative_error(torch.from_numpy(arrays[f"grad.{name}"]).double(), exact)
+        for name, exact in exact_gradients.items()
     }
+
+
+def test_the_gradients_in_float64_are_as_near_to_the_published_ones_as_float32_is_exact(
+    golden_error,
+):
+    # The published one of these is itself 2.3e-5 off: float32 products alone move it by as much.
+    bounds = {"layers.1.blocks.1.mamba.dt_proj.weight": 2.5e-5}
+    for name, error in golden_error.items():
+        assert error < bounds.get(name, 1e-5), name
 
 
 def test_the_gradients_equal_the_published_ones(
@@ -92,7 +118,6 @@ def test_the_gradients_equal_the_published_ones(
     out = backbone(x, ops=ops)
     (out * torch.from_numpy(arrays["P"])).sum().backward()
     assert relative_error(out, arrays["out"]) < 1e-5
-    assert max(golden_error.values()) < 3e-5
     for name, parameter in backbone.named_parameters():
         found = relative_error(parameter.grad, arrays[f"grad.{name}"])
         assert found < 1e-5 + golden_error[name], name
@@ -101,17 +126,18 @@ def test_the_gradients_equal_the_published_ones(
     assert relative_error(sub, arrays["grad_x_sub"]) < 1e-5
 
 
-def test_the_gradients_are_as_near_to_those_in_float64(read_golden, build_golden, relative_error):
-    arrays = read_golden("backbone_A_grads")
-    gradients = []
-    for dtype, ops in ((torch.float32, FAST), (torch.float64, REFERENCE)):
-        backbone = build_golden(arrays).to(dtype)
-        out = backbone(torch.from_numpy(arrays["x"]).to(dtype), ops=ops)
-        loss = (out * torch.from_numpy(arrays["P"]).to(dtype)).sum()
-        gradients.append(torch.autograd.grad(loss, list(backbone.parameters())))
-    for found, expected in zip(*gradients, strict=True):
-        # The reference itself, in float32, comes no nearer than 1.3e-5 in one of them.
-        assert relative_error(found.double(), expected) < 2e-5
+@pytest.mark.parametrize("program", ["torch", *LEVELS])
+def test_the_gradients_are_as_near_to_those_in_float64(
+    differentiate, exact_gradients, relative_error, program, monkeypatch
+):
+    if program != "torch":
+        library = find_library()
+        if library is None or program not in LEVELS[: LEVELS.index(library.best_level) + 1]:
+            pytest.skip(f"no C kernels for {program} here")
+        monkeypatch.setenv(LEVEL_VARIABLE, program)
+    found = differentiate(torch.float32, TORCH if program == "torch" else COMPILED)
+    for name, exact in exact_gradients.items():
+        assert relative_error(found[name].double(), exact) < 1e-5, name
 
 
 def test_the_published_base_model_gives_its_published_output(
