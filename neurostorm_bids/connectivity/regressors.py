@@ -36,7 +36,7 @@ class Regressors(NamedTuple):
     names: tuple[str, ...]
 
 
-def read_regressors(confounds: Path, *, n_volumes: int, n_kept: int) -> Regressors:
+def read_regressors(confounds: Path, *, n_volumes: int, n_kept: int | None = None) -> Regressors:
     """Read the nuisance regressors of a run from a table of fMRIPrep.
 
     Six motion parameters with their derivatives and squares, and the mean signals of white matter
@@ -48,7 +48,7 @@ def read_regressors(confounds: Path, *, n_volumes: int, n_kept: int) -> Regresso
     Parameters
     ----------
     n_volumes : in the run's file.
-    n_kept : those of them that the regression is fitted on.
+    n_kept : those of them that the regression is fitted on; None for all.
 
     Raises
     ------
@@ -63,6 +63,7 @@ def read_regressors(confounds: Path, *, n_volumes: int, n_kept: int) -> Regresso
             f"Expected a row for each of the run's {n_volumes} volumes in {confounds}, found "
             f"{len(table.lines)}. Take the table that belongs to the run."
         )
+    n_kept = n_volumes if n_kept is None else n_kept
     names = [name for name in wanted if name in table.columns]
     if len(names) * _VOLUMES_PER_REGRESSOR > n_kept:
         names = [name for name in names if name in {*_AXES, *_OLD_AXES}]
