@@ -68,6 +68,7 @@ class _Header(NamedTuple):
     clock: Clock
     n_brain: int
     n_bits: NBits
+    fingerprint: str | None
     facts: dict[str, Any]  # the remaining fields of a Series
 
 
@@ -86,6 +87,7 @@ class StoredRun:
     n_volumes : volumes on the model's clock, before any padding.
     start_s : seconds of the run before its first volume here.
     censoring : volumes that moved too much; None where nobody asked.
+    fingerprint : of the BOLD file that it was made from; None where that is not told.
     """
 
     path: Path
@@ -93,6 +95,7 @@ class StoredRun:
     n_volumes: int
     start_s: float = 0.0
     censoring: Censoring | None = None
+    fingerprint: str | None = None
 
     @classmethod
     def open(cls, path: Path) -> StoredRun:
@@ -113,6 +116,7 @@ class StoredRun:
             n_volumes=header.clock.n_volumes,
             start_s=header.facts["start_s"],
             censoring=header.facts["censoring"],
+            fingerprint=header.fingerprint,
         )
 
     def read_clip(self, start: int, length: int) -> NDArray[np.float32]:
@@ -133,7 +137,7 @@ class StoredRun:
     def _load(self, start: int, stop: int) -> Series:
         """Make a series whose frames reach as far as volumes `start` to `stop` need them."""
         with open_tensors(self.path) as file:
-            spec, clock, n_brain, n_bits, facts = _read_header(file)
+            spec, clock, n_brain, n_bits, _, facts = _read_header(file)
             first_volume, last_volume = np.clip((start, stop - 1), 0, clock.n_volumes - 1)
             first, last = int(clock.before[first_volume]), int(clock.after[last_volume])
             offset, step = file.get_tensor("offset"), file.get_tensor("step")
@@ -245,7 +249,7 @@ def _read_header(file: Any) -> _Header:  # noqa: ANN401 - the library gives no t
     }
     if shapes != expected:
         raise DataError(f"expected tensors of shapes {expected}, found {shapes}")
-    del facts["source"]
+    fingerprint = _find_fingerprint(facts.pop("source"))
     if not all(math.isfinite(value) for value in facts["statistics"].values()):
         raise DataError(f"its statistics are {facts['statistics']}")
     facts["statistics"] = Statistics(**facts["statistics"])
@@ -253,7 +257,15 @@ def _read_header(file: Any) -> _Header:  # noqa: ANN401 - the library gives no t
     facts["censoring"] = Censoring.from_dict(facts["censoring"])
     facts["steps"], facts["warnings"] = tuple(facts["steps"]), tuple(facts["warnings"])
     clock = _lay_clock(n_source_volumes, facts["source_repetition_time_s"], spec)
-    return _Header(spec, clock, n_brain, _N_BITS[frames.get_dtype()], facts)
+    n_bits = _N_BITS[frames.get_dtype()]
+    return _Header(spec, clock, n_brain, n_bits, fingerprint, facts)
+
+
+def _find_fingerprint(source: Mapping[str, Any]) -> str | None:
+    """Return that of the BOLD file, where the source of a run tells it as `prepare` does."""
+    bold = source.get("bold")
+    found = bold.get("fingerprint") if isinstance(bold, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _lay_clock(n_source_volumes: int, source_repetition_time_s: float, spec: GridSpec) -> Clock:

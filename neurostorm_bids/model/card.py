@@ -88,7 +88,7 @@ def write_card(checkpoint: Checkpoint, *, sha256: str) -> str:
         source=about["source"],
         source_sha256=about["sha256"] or "none; made in memory",
         sha256=sha256,
-        notes="\n".join(f"- {note}" for note in about["notes"]),
+        notes="\n".join(f"- {note}" for note in (*about["notes"], *_tell_lessons(checkpoint))),
     )
 
 
@@ -99,6 +99,18 @@ def name_kind(checkpoint: Checkpoint) -> str:
     if checkpoint.target is None:
         return "an encoder without a head"
     return f"an encoder with a head for {checkpoint.target.name} ({checkpoint.target.kind})"
+
+
+def _tell_lessons(checkpoint: Checkpoint) -> tuple[str, ...]:
+    n_marks = sum(len(lesson.marks.split()) for lesson in checkpoint.provenance.lessons)
+    if not n_marks:
+        return ()
+    note = (
+        f"`config.json` holds marks of the {n_marks} file(s) that the backbone was trained on, by "
+        "which a later fine-tuning tells when it is tested on them. A mark is of a file's "
+        "contents, and tells something to those alone who have the file."
+    )
+    return (note,)
 
 
 def _tell_target(target: TargetSpec | None) -> str:

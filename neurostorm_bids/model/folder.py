@@ -108,6 +108,7 @@ def read_model_folder(
             sha256=sha256,
             format="folder",
             notes=(*origin.notes, *_tell_origin(origin)),
+            lessons=origin.lessons,
         ),
         calibration=_read_calibration(folder / CONFIG, values, parts[_NOVELTY]),
     )

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from neurostorm_bids.errors import DataError
 from neurostorm_bids.model import fields
+from neurostorm_bids.model.lessons import Lesson
 from neurostorm_bids.model.masking import check_scheme
 from neurostorm_bids.model.shapes import list_some
 
@@ -33,6 +34,7 @@ class Provenance:
     sha256 : of the file that holds the weights, in hexadecimal; empty for weights made in memory.
     format : a file published for NeuroSTORM, or this package's model folder.
     notes : what was assumed or changed on reading, one sentence each.
+    lessons : what the backbone was trained on by this program, as far as that is known.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Provenance:
     sha256: str
     format: Literal["published", "folder"]
     notes: tuple[str, ...] = ()
+    lessons: tuple[Lesson, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("name", "source", "sha256"):
@@ -49,13 +52,18 @@ class Provenance:
             raise DataError(f"Provenance: expected a list of texts as notes, found {self.notes!r}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the values as JSON writes them."""
-        return fields.to_dict(self)
+        """Return the values as JSON writes them; `lessons` only where there are any."""
+        values = fields.to_dict(self)
+        return values if self.lessons else {k: v for k, v in values.items() if k != "lessons"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Provenance:
         """Read what `to_dict` wrote; raise `DataError` for anything else."""
-        return fields.from_dict(cls, values)
+        made = fields.from_dict(cls, values)
+        given: Any = made.lessons
+        if not isinstance(given, tuple):
+            raise DataError(f"Provenance: expected a list as lessons, found {given!r:.80}.")
+        return replace(made, lessons=tuple(Lesson.from_dict(one) for one in given))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,7 +122,7 @@ def _tell_model(one: Procedure, citations: Citations) -> str:
         what = "an interval" if "interval_low" in one.bounds else "a set of classes"
         text += (
             f" Around it stands {what} by split conformal prediction{citations.cite('conformal')}, "
-            "from participants whom the model had not seen."
+            "from participants from whom it had not learnt."
         )
     if "prediction_set" in one.bounds:
         text += f" Probabilities were calibrated by a temperature{citations.cite('temperature')}."

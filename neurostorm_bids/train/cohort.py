@@ -139,4 +139,5 @@ def describe_run(run: BoldRun, stored: StoredRun) -> TrainingRun:
         path=stored.path,
         n_volumes=stored.n_volumes,
         censoring=stored.censoring,
+        fingerprint=stored.fingerprint,
     )

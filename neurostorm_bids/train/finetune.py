@@ -20,6 +20,7 @@ from neurostorm_bids.inputs.targets import read_target
 from neurostorm_bids.options import count_available_cpus
 from neurostorm_bids.pretrained import load_model
 from neurostorm_bids.train.examples import find_examples
+from neurostorm_bids.train.familiar import find_familiar
 from neurostorm_bids.train.finetune_outcome import Finetuning, write_finetuning
 from neurostorm_bids.train.learning import list_cases
 from neurostorm_bids.train.rivals import connect_examples, describe_nuisance
@@ -92,6 +93,8 @@ def run_finetune_level(options: FinetuneOptions) -> int:
     )
     for line in examples.target.describe():
         logger.info("%s", line)
+    familiar = find_familiar(model.provenance, examples, examples.participants)
+    logger.log(logging.WARNING if familiar.n_known else logging.INFO, "%s", familiar.describe())
     sites, groups = (
         None if name is None else examples.map_participants(examples.read(name, roots))
         for name in (options.site_column, options.group_column)

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from neurostorm_bids import __version__
 from neurostorm_bids.derivatives.atomic import remove_leftovers, write_files
+from neurostorm_bids.model.lessons import add_lesson
 from neurostorm_bids.pretrained import Provenance, save_model
 from neurostorm_bids.train.baselines import MAIN_MEASURE
+from neurostorm_bids.train.familiar import find_familiar
 from neurostorm_bids.train.finetune_report import format_finetuning
+from neurostorm_bids.train.learning import find_learners
 from neurostorm_bids.train.outcome import MODELS
 from neurostorm_bids.train.seeds import summarise_seeds
 from neurostorm_bids.train.split_file import format_rounds
@@ -24,9 +27,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from neurostorm_bids.model.adapt import ParameterCount
+    from neurostorm_bids.model.lessons import Lesson
     from neurostorm_bids.pretrained import Model
     from neurostorm_bids.train.comparators import Compared
     from neurostorm_bids.train.examples import Examples
+    from neurostorm_bids.train.familiar import Familiar
     from neurostorm_bids.train.finetune_options import FinetuneOptions
     from neurostorm_bids.train.rounds import Round
     from neurostorm_bids.train.scores import Score
@@ -71,6 +76,13 @@ class Finetuning:
     def compared(self) -> tuple[Compared, ...]:
         """The model, then the baselines, of the first seed."""
         return self.rounds[0].compared
+
+    @property
+    def familiar(self) -> Familiar:
+        """Whom of those tested the backbone had been trained on before."""
+        folds = self.compared[0].predictions.folds
+        tested = [p for p, fold in zip(self.examples.participants, folds, strict=True) if fold]
+        return find_familiar(self.model.provenance, self.examples, tested)
 
     @property
     def name(self) -> str:
@@ -118,9 +130,9 @@ def describe_origin(found: Finetuning) -> Provenance:
         ),
         *(f"Target: {line}" for line in target.describe()),
         (
-            "Scores come from participants that the model scored had not seen "
+            "Scores come from participants from whom the model scored had not learnt the target "
             f"({found.splits.method}; {first.scores.n_participants} participants); the model in "
-            f"this folder learnt from {_tell_learners(found)}."
+            f"this folder learnt from {_tell_learners(found)}. {found.familiar.describe()}"
         ),
         *(f"Scores of {one.name}: {_tell(one.scores.scores)}." for one in (first, *others)),
         *(one.describe() for one in summarise_seeds(found.rounds) if len(found.rounds) > 1),
@@ -132,11 +144,23 @@ def describe_origin(found: Finetuning) -> Provenance:
         sha256="",
         format="folder",
         notes=(*found.model.provenance.notes, *notes),
+        lessons=_list_lessons(found),
     )
 
 
+def _list_lessons(found: Finetuning) -> tuple[Lesson, ...]:
+    """Return what the backbone that is kept was trained on; a linear head leaves it as it was."""
+    before, examples = found.model.provenance.lessons, found.examples
+    if found.options.adapt == "linear":
+        return before
+    learners = set(find_learners(found.splits))
+    scans = [examples.scans[position] for position in examples.used_scans]
+    own = [scan.stored.fingerprint for scan in scans if scan.run.participant in learners]
+    return add_lesson(before, examples.target.name, own)
+
+
 def format_predictions(found: Finetuning) -> str:
-    """Return a table: truth, and what models that had not seen the participant said.
+    """Return a table: truth, and what models said that had not learnt from the participant.
 
     A row for each example and seed.
     """

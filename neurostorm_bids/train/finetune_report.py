@@ -80,8 +80,9 @@ def tell_outcome(found: Finetuning) -> list[str]:
     main = scores[name]
     learnt = (
         f"{found.started_from} was adapted to {target.name} ({found.options.adapt}: "
-        f"{found.parameters} trained). Every prediction scored here is of a participant that "
-        f"the model scored had not seen ({found.splits.method})."
+        f"{found.parameters} trained). Every prediction scored here is of a participant from "
+        f"whom the model scored had not learnt {target.name} here ({found.splits.method}). "
+        f"{found.familiar.describe()}"
     )
     lines = [learnt, f"{_NAMES[name]} of the model: {_tell_score(main, scores.unit)}."]
     lines += [one.verdict.describe() for one in baselines if one.verdict is not None]
@@ -98,7 +99,7 @@ def tell_outcome(found: Finetuning) -> list[str]:
 def list_warnings(found: Finetuning) -> list[str]:
     """Return what a reader should beware of."""
     model = found.compared[0]
-    warnings = []
+    warnings = [found.familiar.describe()] if found.familiar.n_known else []
     lost = [one.name for one in found.compared if one.verdict and not one.verdict.is_beaten]
     if lost:
         warnings.append(f"The model does not beat {_join(lost)}.")

@@ -11,6 +11,7 @@ import torch
 
 from neurostorm_bids import __version__
 from neurostorm_bids.model.checkpoints import Checkpoint, Provenance, write_model_folder
+from neurostorm_bids.model.lessons import add_lesson
 from neurostorm_bids.model.region_errors import RegionErrors
 from neurostorm_bids.train.clips import Batch
 from neurostorm_bids.train.files import BEST, read_weights
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from neurostorm_bids.inputs import Unusable
     from neurostorm_bids.model.autoencoder import MaskedAutoencoder
+    from neurostorm_bids.model.lessons import Lesson
     from neurostorm_bids.train.clips import ClipDataset
     from neurostorm_bids.train.cohort import Cohort
     from neurostorm_bids.train.fit import FitResult
@@ -58,6 +60,7 @@ class Outcome:
     regions : of the atlas; None without one.
     result : what the training came to.
     started_from : name of the weights it started from; None for random ones.
+    lessons : what these had been trained on.
     """
 
     options: PretrainOptions
@@ -71,6 +74,7 @@ class Outcome:
     regions: Regions | None
     result: FitResult
     started_from: str | None
+    lessons: tuple[Lesson, ...] = ()
 
 
 def write_outcome(outcome: Outcome, folder: Path) -> None:
@@ -194,6 +198,7 @@ def make_checkpoint(outcome: Outcome, found: ReconstructionSummary | None) -> Ch
             sha256="",
             format="folder",
             notes=tuple(notes),
+            lessons=add_lesson(outcome.lessons, None, (run.fingerprint for run in cohort.runs)),
         ),
     )
 

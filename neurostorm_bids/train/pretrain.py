@@ -142,6 +142,7 @@ def run_pretrain_level(options: PretrainOptions) -> int:
                 regions=regions,
                 result=result,
                 started_from=None if start is None else start.provenance.name,
+                lessons=() if start is None else start.provenance.lessons,
             ),
             folder,
         )

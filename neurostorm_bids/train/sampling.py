@@ -47,6 +47,7 @@ class TrainingRun:
     path : where it is stored.
     n_volumes : on the model's clock.
     censoring : volumes that moved too much; None where nobody asked.
+    fingerprint : of the BOLD file that it was made from; None where that is not known.
     """
 
     dataset: str
@@ -55,6 +56,7 @@ class TrainingRun:
     path: Path
     n_volumes: int
     censoring: Censoring | None = None
+    fingerprint: str | None = None
 
     def find_starts(self, clip_length: int) -> NDArray[np.intp] | None:
         """Find where clips may begin that hold few censored volumes; None for anywhere."""

@@ -93,8 +93,8 @@ def _offline(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def call(cohort, model, work):
-    def run(output, *arguments, task="rest"):
-        shared = ["--model", str(model), "--work-dir", str(work), "--device", "cpu"]
+    def run(output, *arguments, task="rest", start=model):
+        shared = ["--model", str(start), "--work-dir", str(work), "--device", "cpu"]
         tasks = ["--task-id", task] if task else []
         return main(
             [str(cohort), str(output), "finetune", *shared, "--nprocs", "1", *tasks, *arguments]
@@ -173,6 +173,7 @@ def test_the_report_needs_nothing_else_and_shows_baselines(age):
     assert not re.search(r'(src|href)="(?!data:|#)', page), "the report loads something"
     assert "functional connectivity" in page
     assert "confounds only" in page
+    assert "Whether the backbone saw these participants when it was pretrained is not" in page
     assert str(age) not in page
 
 
@@ -291,6 +292,24 @@ def test_every_method_trains_on_a_cpu_and_leaves_a_model(call, tmp_path, argumen
         found = json.loads((output / "finetune" / name / "scores.json").read_text())
         assert found["parameters"]["trained"] == n_trained + 64 + 1
         assert model.config.prompt_len == 3
+    (lesson,) = model.provenance.lessons
+    assert (lesson.target, len(lesson.marks.split())) == ("sex", 6)
+
+
+def test_a_model_is_not_tested_unknowingly_on_those_who_taught_it(call, tmp_path, capsys):
+    assert call(tmp_path / "first", "--target", "sex", *QUICK, "--adapt", "full") == 0
+    taught = tmp_path / "first" / "models" / "sex_full"
+    card = (taught / "MODEL.md").read_text()
+    assert "marks of the 6 file(s) that the backbone was trained on" in card
+    output, arguments = tmp_path / "second", ["--target", "sex", *FEW, "--n-folds", "2"]
+    assert call(output, *arguments, start=taught) == 0
+    told = "6 of the 8 participants were among those that the backbone was trained on before"
+    assert told in capsys.readouterr().err
+    page = (output / "finetune.html").read_text()
+    assert told in page
+    assert "6 of them taught it sex itself" in page
+    linear = neurostorm_bids.load_model(output / "models" / "sex_linear")
+    assert linear.provenance.lessons == neurostorm_bids.load_model(taught).provenance.lessons
 
 
 def test_a_state_is_told_from_whole_runs(call, tmp_path):
