@@ -31,7 +31,6 @@ class Cases:
     table : features that are numbers and words, in named columns; n rows.
     confounds : to be regressed out of the features; n rows.
     sites : of each row, whose differences ComBat removes from the features; None leaves them.
-    covariates : whose effects ComBat keeps; n rows.
     """
 
     target: Floats
@@ -41,11 +40,10 @@ class Cases:
     table: pd.DataFrame | None = None
     confounds: pd.DataFrame | None = None
     sites: Sequence[str | None] | None = None
-    covariates: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
         parts = (self.participants, self.features, self.table, self.confounds, self.sites)
-        given = [part for part in (*parts, self.covariates) if part is not None]
+        given = [part for part in parts if part is not None]
         lengths = {len(self.target), *map(len, given)}
         if len(lengths) > 1:
             raise UsageError(f"Cases need one entry per row in every part, found {lengths}.")
@@ -78,7 +76,6 @@ class Cases:
             table=None if self.table is None else self.table[which],
             confounds=None if self.confounds is None else self.confounds[which],
             sites=None if self.sites is None else [self.sites[row] for row in rows],
-            covariates=None if self.covariates is None else self.covariates[which],
         )
 
     def weigh(self, *, balances_classes: bool = False) -> Floats:

@@ -1,9 +1,9 @@
 """ComBat: differences between sites in level and spread, learnt from training rows and removed.
 
 The model and its empirical Bayes estimates are those of Johnson, Li & Rabinovic (Biostatistics
-2007, 8:118-127): feature = mean + covariates + shift of the site + scale of the site * noise, with
-a normal prior for the shifts of a site and an inverse gamma prior for its squared scales, both
-over features.
+2007, 8:118-127), without covariates: feature = mean + shift of the site + scale of the site *
+noise, with a normal prior for the shifts of a site and an inverse gamma prior for its squared
+scales, both over features.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neurostorm_bids.train.confounders import Encoded, TableEncoder
+from neurostorm_bids.train.confounders import Encoded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pandas as pd
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -41,9 +40,8 @@ class Combat:
     Attributes
     ----------
     sites : those that can be harmonised, sorted; rows of all others stay as they are.
-    mean, sd : shape (D,), of the features over all sites, without effects of the covariates.
+    mean, sd : shape (D,), of the features over all sites.
     shifts, scales : shape (S, D), of each site, in units of `sd`.
-    encoder, slopes : of the covariates whose effects are kept; slopes (K, D).
     notes : what was left out in fitting, in sentences.
     """
 
@@ -52,17 +50,9 @@ class Combat:
     sd: Floats
     shifts: Floats
     scales: Floats
-    encoder: TableEncoder
-    slopes: Floats
     notes: tuple[str, ...] = ()
 
-    def remove(
-        self,
-        features: Floats,
-        sites: Sequence[str | None],
-        *,
-        covariates: pd.DataFrame | None = None,
-    ) -> Encoded:
+    def remove(self, features: Floats, sites: Sequence[str | None]) -> Encoded:
         """Return features without the differences between sites, shape (n, D).
 
         Rows of a site that was not learnt stay as they are: training rows say nothing of it.
@@ -79,30 +69,18 @@ class Combat:
             )
         if not is_known.any():
             return Encoded(features, tuple(notes))
-        kept = np.broadcast_to(self.mean, features.shape)
-        if covariates is not None:
-            encoded = self.encoder.encode(covariates)
-            kept = kept + encoded.matrix @ self.slopes
-            notes += encoded.notes
-        standardised = (features - kept) / self.sd
-        cleaned = (standardised - self.shifts[owners]) / self.scales[owners] * self.sd + kept
+        standardised = (features - self.mean) / self.sd
+        cleaned = (standardised - self.shifts[owners]) / self.scales[owners] * self.sd + self.mean
         return Encoded(np.where(is_known[:, None], cleaned, features), tuple(notes))
 
 
-def fit_combat(
-    features: Floats,
-    sites: Sequence[str | None],
-    *,
-    covariates: pd.DataFrame | None = None,
-) -> Combat:
+def fit_combat(features: Floats, sites: Sequence[str | None]) -> Combat:
     """Learn the differences between sites from training rows.
 
     Parameters
     ----------
     features : shape (n, D), finite.
     sites : of each row; None where it is not known.
-    covariates : n rows; what they explain is kept, so that sites may differ in age, say. Never
-        the target: it is not known for those who are to be predicted.
     """
     counts = Counter(site for site in sites if site is not None)
     usable = tuple(sorted(site for site, count in counts.items() if count >= MIN_SITE_ROWS))
@@ -116,18 +94,13 @@ def fit_combat(
         notes.append("Fewer than two sites can be harmonised: features stay as they are.")
     owners = _number_sites(sites, usable)
     is_in = owners >= 0
-    encoder, known = TableEncoder(scales=()), np.zeros((int(is_in.sum()), 0))
-    if covariates is not None:
-        encoder = TableEncoder.fit(covariates[is_in])
-        known = encoder.encode(covariates[is_in]).matrix
     n_features = features.shape[1]
     if not usable:
         nothing = np.zeros((0, n_features))
         mean, sd, shifts, scales = np.zeros(n_features), np.ones(n_features), nothing, nothing
-        slopes = np.zeros((known.shape[1], n_features))
     else:
-        mean, sd, slopes = _fit_levels(features[is_in], owners[is_in], known)
-        standardised = (features[is_in] - mean - known @ slopes) / sd
+        mean, sd = _fit_levels(features[is_in], owners[is_in])
+        standardised = (features[is_in] - mean) / sd
         shifts, scales = _fit_sites(standardised, owners[is_in])
     return Combat(
         sites=usable,
@@ -135,8 +108,6 @@ def fit_combat(
         sd=sd,
         shifts=shifts,
         scales=scales,
-        encoder=encoder,
-        slopes=slopes,
         notes=tuple(notes),
     )
 
@@ -147,19 +118,13 @@ def _number_sites(sites: Sequence[str | None], known: Sequence[str]) -> Owners:
     return np.array([where.get(site, -1) for site in sites], dtype=np.int64)
 
 
-def _fit_levels(
-    features: Floats, owners: Owners, covariates: Floats
-) -> tuple[Floats, Floats, Floats]:
-    """Return mean (D,), deviation (D,) and slopes of the covariates (K, D), by least squares."""
-    n_sites = int(owners.max()) + 1
-    design = np.column_stack([np.eye(n_sites)[owners], covariates])
-    effects = np.linalg.lstsq(design, features, rcond=None)[0].astype(np.float64)
-    residuals = features - design @ effects
-    shares = np.bincount(owners) / len(owners)
-    sd = np.sqrt((residuals**2).mean(axis=0))
+def _fit_levels(features: Floats, owners: Owners) -> tuple[Floats, Floats]:
+    """Return mean (D,) over sites, and deviation (D,) within them."""
+    levels = np.stack([features[owners == site].mean(axis=0) for site in range(owners.max() + 1)])
+    sd = np.sqrt(((features - levels[owners]) ** 2).mean(axis=0))
     is_constant = sd <= _RELATIVE_ROUNDING * np.abs(features).max(axis=0)
-    mean: Floats = shares @ effects[:n_sites]
-    return mean, np.where(is_constant, 1.0, sd), effects[n_sites:]
+    mean: Floats = features.mean(axis=0)
+    return mean, np.where(is_constant, 1.0, sd)
 
 
 def _fit_sites(standardised: Floats, owners: Owners) -> tuple[Floats, Floats]:

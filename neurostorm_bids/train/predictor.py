@@ -91,7 +91,7 @@ class _Steps:
         steps = cls(encoder=encoder, combat=None, regression=None)
         if cases.sites is not None:
             features = steps.apply(cases).outputs
-            combat = fit_combat(features, cases.sites, covariates=cases.covariates)
+            combat = fit_combat(features, cases.sites)
             steps = cls(encoder=encoder, combat=combat, regression=None)
         if cases.confounds is not None:
             regression = ConfoundRegression.fit(steps.apply(cases).outputs, cases.confounds)
@@ -106,7 +106,7 @@ class _Steps:
             features, notes = self.encoder.encode(cases.table)
         if self.combat is not None:
             sites = cases.sites or [None] * len(cases)
-            features, more = self.combat.remove(features, sites, covariates=cases.covariates)
+            features, more = self.combat.remove(features, sites)
             notes += more
         if self.regression is not None:
             if cases.confounds is None:
@@ -149,29 +149,6 @@ class Predictor:
         probabilities = np.zeros((len(cases), len(self.classes)))
         probabilities[:, self.seen] = softmax(expand_logits(outputs), axis=1)
         return Predictions(probabilities, notes)
-
-    def as_layer(self) -> tuple[Floats, Floats]:
-        """Return weights (M, D) and bias (M,) of one layer that reads features as they come.
-
-        M is 1 for numbers and for two classes (the logit of the second), else one logit per class.
-
-        Raises
-        ------
-        UsageError
-            If no such layer does the same, for sites, confounds or a table come in.
-        DataError
-            If training rows lack a class.
-        """
-        if self.steps.encoder or self.steps.combat or self.steps.regression:
-            raise UsageError(
-                "A model that needs sites, confounds or a table cannot become a layer. Fit it "
-                "again without them."
-            )
-        if len(self.seen) < len(self.classes):
-            absent = [name for at, name in enumerate(self.classes) if at not in self.seen]
-            raise DataError(f"No training participant is {', '.join(absent)}: nothing was learnt.")
-        weights = (self.fit.weights / self.sd[:, None]).T
-        return weights, self.fit.bias - weights @ self.mean
 
 
 def fit_predictor(

@@ -49,7 +49,6 @@ def make_everything():
     return make_cases(
         confounds=confounds,
         sites=np.repeat(rng.choice(["A", "B", "C"], N_PEOPLE), 2).tolist(),
-        covariates=pd.DataFrame({"age": rng.normal(size=100)}),
     )
 
 
@@ -130,7 +129,6 @@ def test_what_is_tested_teaches_nothing():
                     for change, site in zip(changed, cases.sites, strict=True)
                 ],
                 confounds=cases.confounds.assign(fd=np.where(changed, 1e3, cases.confounds["fd"])),
-                covariates=cases.covariates + 1e3 * changed[:, None],
             ),
             SPLITS,
             options=QUICK,
@@ -158,7 +156,6 @@ def test_the_order_of_rows_changes_nothing():
         features=cases.features[order],
         confounds=cases.confounds.iloc[order],
         sites=[cases.sites[row] for row in order],
-        covariates=cases.covariates.iloc[order],
     )
     before, after = evaluate_features(cases, SPLITS), evaluate_features(shuffled, SPLITS)
     np.testing.assert_allclose(after.outputs, before.outputs[order], atol=1e-4)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,15 +18,13 @@ def make_features(seed=0, n_features=30):
     return plain, (plain - 5) * scale + 5 + shift
 
 
-@pytest.mark.parametrize("covariate", [None, "age"])
-def test_it_equals_neurocombat(golden, covariate):
+def test_it_equals_neurocombat(golden):
     """Numbers were made with neuroCombat 0.2.12, which stops iterating earlier."""
     with np.load(golden / "combat.npz") as made:
-        table = None if covariate is None else pd.DataFrame({"age": made["age"]})
         sites = made["site"].tolist()
-        combat = fit_combat(made["features"], sites, covariates=table)
-        cleaned = combat.remove(made["features"], sites, covariates=table).matrix
-        expected = made["plain" if covariate is None else "with_age"]
+        combat = fit_combat(made["features"], sites)
+        cleaned = combat.remove(made["features"], sites).matrix
+        expected = made["plain"]
     np.testing.assert_allclose(cleaned, expected, atol=1e-4)
 
 
@@ -105,19 +102,3 @@ def test_constant_features_and_single_features_give_no_nan():
     alone = fit_combat(features[:, :1], SITES).remove(features[:, :1], SITES).matrix
     assert np.isfinite(alone).all()
     assert abs(alone[:60].mean() - alone[60:100].mean()) < 1e-9
-
-
-def test_effects_of_covariates_are_kept():
-    rng = np.random.default_rng(3)
-    age = np.where(np.array(SITES) == "B", 60.0, 30.0) + rng.normal(0, 8, 120)
-    features = 0.2 * age[:, None] + rng.normal(0, 0.5, size=(120, 20))
-    features[60:100] += 3
-    table = pd.DataFrame({"age": age})
-
-    def find_slope(cleaned):
-        return np.polyfit(age, cleaned.mean(axis=1), 1)[0]
-
-    kept = fit_combat(features, SITES, covariates=table).remove(features, SITES, covariates=table)
-    lost = fit_combat(features, SITES).remove(features, SITES)
-    assert find_slope(kept.matrix) == pytest.approx(0.2, abs=0.02)
-    assert find_slope(lost.matrix) < 0.15

@@ -39,22 +39,6 @@ def test_it_predicts_as_a_pipeline_of_scikit_learn(classes):
     np.testing.assert_allclose(predicted, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("classes", [(), ("a", "b"), ("a", "b", "c")])
-def test_it_becomes_a_layer_of_a_network(classes):
-    cases = make_cases(classes=classes)
-    predictor = fit_predictor(cases)
-    weights, bias = predictor.as_layer()
-    assert weights.shape == ({0: 1, 2: 1, 3: 3}[len(classes)], 8)
-    outputs = cases.features @ weights.T + bias
-    predicted = predictor.predict(cases).outputs
-    if len(classes) == 2:
-        np.testing.assert_allclose(1 / (1 + np.exp(-outputs[:, 0])), predicted[:, 1])
-    elif classes:
-        np.testing.assert_array_equal(outputs.argmax(axis=1), predicted.argmax(axis=1))
-    else:
-        np.testing.assert_allclose(outputs, predicted)
-
-
 def test_a_strong_penalty_is_chosen_for_noise_and_a_weak_one_for_a_clear_signal():
     clear = fit_predictor(make_cases(classes=(), noise=0.01)).penalty
     noise = fit_predictor(make_cases(classes=(), noise=100)).penalty
@@ -68,8 +52,6 @@ def test_more_features_than_rows_are_no_obstacle():
     predictor = fit_predictor(
         make_cases(noise=0.1, features=wide), options=FitOptions(penalties=(1e-4,))
     )
-    weights, _ = predictor.as_layer()
-    assert weights.shape == (1, 408)
     assert (
         predictor.predict(make_cases(features=wide)).outputs.argmax(axis=1) == plain.target
     ).all()
@@ -129,8 +111,6 @@ def test_a_class_without_training_rows_gets_no_probability():
     probabilities = predictor.predict(cases).outputs
     np.testing.assert_array_equal(probabilities[:, 1], 0)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
-    with pytest.raises(DataError, match="No training participant is b"):
-        predictor.as_layer()
 
 
 def test_one_class_alone_cannot_be_learnt():
@@ -152,8 +132,6 @@ def test_a_confound_that_is_the_signal_leaves_nothing():
     assert abs(np.corrcoef(left, cases.target)[0, 1]) < 0.3
     with pytest.raises(UsageError, match="need the confounds"):
         predictor.predict(cases)
-    with pytest.raises(UsageError, match="cannot become a layer"):
-        predictor.as_layer()
 
 
 def test_a_table_is_encoded_and_its_gaps_are_told():
