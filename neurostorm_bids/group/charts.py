@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,12 +18,14 @@ from neurostorm_bids.group.chart_parts import (
 )
 from neurostorm_bids.group.pictures import COLOURS, choose_bins
 from neurostorm_bids.train.finetune_pictures import find_roc
-from neurostorm_bids.train.metrics import N_CALIBRATION_BINS
+from neurostorm_bids.train.metrics import bin_calibration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from neurostorm_bids.train.metrics import CalibrationBin
 
     Floats = NDArray[np.float64]
 
@@ -32,14 +34,6 @@ Chart = dict[str, Any]
 _MAX_BARS = 400
 _MAX_PANELS = 6
 _SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
-
-
-class CalibrationBin(NamedTuple):
-    """Predictions whose probability lies in one bin."""
-
-    n: int
-    probability: float
-    share_true: float
 
 
 def chart_values(
@@ -143,21 +137,6 @@ def chart_classification(
     layout["yaxis"] |= {"autorange": "reversed", "type": "category"}
     layout["xaxis"] |= {"type": "category"}
     return {"data": traces, "layout": layout}
-
-
-def bin_calibration(truth: Floats, probabilities: Floats) -> list[CalibrationBin]:
-    """Return how often the predicted class was right, by its probability; bins that have any.
-
-    The bins are those of the calibration error.
-    """
-    sure = probabilities.max(axis=1)
-    is_hit = probabilities.argmax(axis=1) == truth
-    bins = np.minimum((sure * N_CALIBRATION_BINS).astype(int), N_CALIBRATION_BINS - 1)
-    groups = [bins == one for one in np.unique(bins)]
-    return [
-        CalibrationBin(int(own.sum()), float(sure[own].mean()), float(is_hit[own].mean()))
-        for own in groups
-    ]
 
 
 def chart_cmc(curves: Mapping[str, Sequence[float]]) -> Chart:

@@ -8,7 +8,6 @@ import numpy as np
 
 from neurostorm_bids.group.chart_parts import tell_thinning
 from neurostorm_bids.group.charts import (
-    bin_calibration,
     chart_classification,
     chart_probabilities,
     chart_values,
@@ -22,6 +21,7 @@ from neurostorm_bids.page.html import (
 )
 from neurostorm_bids.page.words import count
 from neurostorm_bids.train.finetune_pictures import draw_classification
+from neurostorm_bids.train.metrics import bin_calibration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

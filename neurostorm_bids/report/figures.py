@@ -12,12 +12,13 @@ from neurostorm_bids.derivatives.atomic import remove_leftovers, write_files
 from neurostorm_bids.derivatives.names import derive_path
 from neurostorm_bids.derivatives.texts import format_json
 from neurostorm_bids.errors import DataError, OutputError
+from neurostorm_bids.inputs.displacement import read_displacement
 from neurostorm_bids.inputs.names import parse_name
 from neurostorm_bids.report.attributions import draw_attribution, find_attributions
 from neurostorm_bids.report.carpet import draw_carpet
 from neurostorm_bids.report.places import locate_figure, locate_seal
 from neurostorm_bids.report.predictions import draw_predictions, draw_recurrence
-from neurostorm_bids.report.signals import measure_signals, read_displacement
+from neurostorm_bids.report.signals import measure_signals
 from neurostorm_bids.report.volumes import draw_mosaic, draw_noise
 
 if TYPE_CHECKING:

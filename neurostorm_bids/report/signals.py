@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from neurostorm_bids.inputs.declarations import parse_number
-from neurostorm_bids.inputs.tsv import read_tsv
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -22,7 +18,6 @@ if TYPE_CHECKING:
 
 MAX_CARPET_ROWS = 300
 _VOXELS_AT_ONCE = 8192
-_DISPLACEMENT = ("framewise_displacement", "FramewiseDisplacement")
 _DEMEANED_BELOW = 1.0
 
 
@@ -106,21 +101,6 @@ def choose_rows(brain_mask: NDArray[np.bool_]) -> NDArray[np.intp]:
     places = np.linspace(0, len(by_depth) - 1, n_rows).round().astype(np.intp)
     rows: NDArray[np.intp] = by_depth[places]
     return rows
-
-
-def read_displacement(confounds: Path) -> Floats | None:
-    """Read framewise displacement, mm, one number a volume; None if the table has none.
-
-    Raises
-    ------
-    MissingFileError, ReadError, DataError
-        If the table cannot be read.
-    """
-    columns = read_tsv(confounds, columns=_DISPLACEMENT).columns
-    if not columns:
-        return None
-    numbers = [parse_number(cell) for cell in next(iter(columns.values()))]
-    return np.array([np.nan if number is None else number for number in numbers])
 
 
 def fill_grid(values: NDArray[np.floating], brain_mask: NDArray[np.bool_]) -> NDArray[np.floating]:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from neurostorm_bids.page.figures import save_png
-from neurostorm_bids.train.metrics import N_CALIBRATION_BINS
+from neurostorm_bids.train.metrics import bin_calibration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,14 +110,10 @@ def _draw_roc(
 
 
 def _draw_calibration(axes: Axes, true: NDArray[np.int64], predicted: Floats) -> None:
-    confidence, is_hit = predicted.max(axis=1), predicted.argmax(axis=1) == true
-    bins = np.minimum((confidence * N_CALIBRATION_BINS).astype(int), N_CALIBRATION_BINS - 1)
     axes.plot([0, 1], [0, 1], "--", color="#8c8c8c", lw=1.2)
-    for one in np.unique(bins):
-        inside = bins == one
-        x, y = confidence[inside].mean(), is_hit[inside].mean()
+    for n, x, y in bin_calibration(true, predicted):
         axes.plot(x, y, "o", color=_COLOURS[0], ms=5)
-        axes.annotate(str(int(inside.sum())), (x, y), xytext=(4, 4), textcoords="offset points")
+        axes.annotate(str(n), (x, y), xytext=(4, 4), textcoords="offset points")
     axes.set_xlabel("probability of the predicted class")
     axes.set_ylabel("share that came true")
     axes.set_xlim(0, 1.05)

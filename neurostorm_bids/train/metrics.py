@@ -7,7 +7,7 @@ the rows repeated that often. It is NaN where the measure is not defined.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -133,10 +133,42 @@ def _measure_area(scores: Floats, is_positive: NDArray[np.bool_], weights: Float
     return area
 
 
+class CalibrationBin(NamedTuple):
+    """Predictions about as sure: how many, their mean probability, and the share that came true."""
+
+    n: int
+    probability: float
+    share_true: float
+
+
+def bin_calibration(
+    truth: Floats | NDArray[np.int64], probabilities: Floats
+) -> list[CalibrationBin]:
+    """Return the bins of the calibration error that hold any prediction.
+
+    Parameters
+    ----------
+    truth : shape (n,), positions of classes.
+    probabilities : shape (n, C).
+    """
+    confidence, bins = _bin_confidence(probabilities)
+    is_hit = probabilities.argmax(axis=1) == truth
+    return [
+        CalibrationBin(int(own.sum()), float(confidence[own].mean()), float(is_hit[own].mean()))
+        for own in (bins == one for one in np.unique(bins))
+    ]
+
+
+def _bin_confidence(probabilities: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """Return the probability of the predicted class and its bin; two of shape (n,)."""
+    confidence: Floats = probabilities.max(axis=1)
+    bins = (confidence * N_CALIBRATION_BINS).astype(np.int64)
+    return confidence, np.minimum(bins, N_CALIBRATION_BINS - 1)
+
+
 def _measure_calibration(truth: Floats, probabilities: Floats, weights: Floats) -> Floats:
-    confidence = probabilities.max(axis=1)
+    confidence, bins = _bin_confidence(probabilities)
     excess = (probabilities.argmax(axis=1) == truth) - confidence
-    bins = np.minimum((confidence * N_CALIBRATION_BINS).astype(np.int64), N_CALIBRATION_BINS - 1)
     in_bins = excess[:, None] * (bins[:, None] == np.arange(N_CALIBRATION_BINS))
     error: Floats = np.abs(weights @ in_bins).sum(axis=1) / weights.sum(axis=1)
     return error

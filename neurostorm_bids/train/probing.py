@@ -7,7 +7,6 @@ by clip, the outputs averaged over the clips of a run and then over the runs of 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,8 +14,7 @@ import numpy as np
 from neurostorm_bids.errors import DataError
 from neurostorm_bids.model.adapt import make_linear_head
 from neurostorm_bids.train.cases import Cases
-from neurostorm_bids.train.evaluate import OutOfFold
-from neurostorm_bids.train.predictor import fit_predictor
+from neurostorm_bids.train.evaluate import FoldOutputs, fit_fold, gather_folds
 from neurostorm_bids.train.scores import average_rows
 
 if TYPE_CHECKING:
@@ -26,10 +24,11 @@ if TYPE_CHECKING:
 
     from neurostorm_bids.model.config import TargetSpec
     from neurostorm_bids.model.heads import LinearHead
+    from neurostorm_bids.train.evaluate import OutOfFold
     from neurostorm_bids.train.examples import Examples
     from neurostorm_bids.train.features import RunFeatures
     from neurostorm_bids.train.predictor import FitOptions, Predictor
-    from neurostorm_bids.train.splits import Splits
+    from neurostorm_bids.train.splits import Fold, Splits
 
     Floats = NDArray[np.float64]
 
@@ -90,34 +89,19 @@ def evaluate_probe(
     DataError
         If the training participants of a fold have one class only.
     """
-    labels = np.asarray(examples.participants, dtype=str)
     clips = _list_clips(examples, cases, found)
-    outputs = np.full((len(cases), max(1, len(cases.classes))), np.nan)
-    folds = np.full(len(cases), "", dtype=object)
-    row_outputs = np.full((len(examples.target.keys), outputs.shape[1]), np.nan)
-    penalties: dict[str, float] = {}
-    notes: list[str] = []
-    for number, fold in enumerate(splits.folds):
-        is_train = np.isin(labels, (*fold.train, *fold.validation))
-        fitting = replace(options, seed=options.seed + number)
-        try:
-            predictor = fit_predictor(cases.select(is_train), groups=groups, options=fitting)
-        except DataError as err:
-            raise DataError(f"Fold {fold.name!r} cannot be fitted. {err}") from err
-        is_test = np.isin(labels, fold.test)
+
+    def predict(number: int, fold: Fold) -> FoldOutputs:
+        predictor = fit_fold(cases, number, fold, groups=groups, options=options)
         rows = _predict(predictor, clips, examples)
-        is_test_row = np.isin(np.asarray(examples.target.participants, dtype=str), fold.test)
-        row_outputs[is_test_row] = rows[is_test_row]
-        outputs[is_test] = examples.pool(rows)[is_test]
-        folds[is_test] = fold.name
-        penalties[fold.name] = predictor.penalty
-        notes += [f"{fold.name}: {note}" for note in predictor.notes]
-    return OutOfFold(
-        outputs=outputs,
-        folds=tuple(folds.tolist()),
-        penalties=penalties,
-        notes=tuple(notes),
-        row_outputs=row_outputs,
+        return FoldOutputs(examples.pool(rows), predictor.notes, predictor.penalty, rows)
+
+    return gather_folds(
+        splits,
+        examples.participants,
+        predict,
+        n_outputs=max(1, len(cases.classes)),
+        row_participants=examples.target.participants,
     )
 
 

@@ -21,7 +21,7 @@ from neurostorm_bids.model.heads import build_head
 from neurostorm_bids.predict import predict_series
 from neurostorm_bids.train.calibrate import Embedded
 from neurostorm_bids.train.clips import ClipDataset
-from neurostorm_bids.train.evaluate import OutOfFold
+from neurostorm_bids.train.evaluate import FoldOutputs, gather_folds
 from neurostorm_bids.train.files import BEST, read_weights
 from neurostorm_bids.train.fit import fit
 from neurostorm_bids.train.sampling import SampleOrder
@@ -42,10 +42,11 @@ if TYPE_CHECKING:
     from neurostorm_bids.inputs.targets import Target
     from neurostorm_bids.model.adapt import ParameterCount
     from neurostorm_bids.pretrained import Model
+    from neurostorm_bids.train.evaluate import OutOfFold
     from neurostorm_bids.train.examples import Examples
     from neurostorm_bids.train.finetune_options import FinetuneOptions
     from neurostorm_bids.train.fit import FitResult
-    from neurostorm_bids.train.splits import Splits
+    from neurostorm_bids.train.splits import Fold, Splits
 
 logger = logging.getLogger(__name__)
 
@@ -129,35 +130,27 @@ class Tuner:
     def evaluate(self, splits: Splits) -> tuple[OutOfFold, list[Tuned]]:
         """Train in every fold, and predict the participants it tests by the only inference path."""
         examples = self.examples
-        labels = np.asarray(examples.participants, dtype=str)
-        n_outputs = max(1, len(examples.classes))
-        values = np.full((len(labels), n_outputs), np.nan)
-        row_outputs = np.full((len(examples.target.keys), n_outputs), np.nan)
-        folds = np.full(len(labels), "", dtype=object)
-        tuned = []
-        for fold in splits.folds:
+        tuned: list[Tuned] = []
+
+        def predict(_: int, fold: Fold) -> FoldOutputs:
             logger.info("Fold %s: training on %d participants", fold.name, len(fold.train))
             one = self.tune(fold.train, fold.validation)
-            is_test = np.isin(labels, fold.test)
-            rows = self.predict(one.model, fold.test)
-            is_test_row = np.isin(np.asarray(examples.target.participants, dtype=str), fold.test)
-            row_outputs[is_test_row] = rows[is_test_row]
-            values[is_test] = examples.pool(rows)[is_test]
-            folds[is_test] = fold.name
             tuned.append(one)
-        notes = [
-            f"{fold.name}: the lowest validation loss was after update {one.result.best_step}. "
-            f"{one.result.describe_end()}"
-            for fold, one in zip(splits.folds, tuned, strict=True)
-        ]
-        out = OutOfFold(
-            outputs=values,
-            folds=tuple(folds.tolist()),
-            penalties={},
-            notes=tuple(notes),
-            row_outputs=row_outputs,
+            rows = self.predict(one.model, fold.test)
+            note = (
+                f"the lowest validation loss was after update {one.result.best_step}. "
+                f"{one.result.describe_end()}"
+            )
+            return FoldOutputs(examples.pool(rows), (note,), row_outputs=rows)
+
+        found = gather_folds(
+            splits,
+            examples.participants,
+            predict,
+            n_outputs=max(1, len(examples.classes)),
+            row_participants=examples.target.participants,
         )
-        return out, tuned
+        return found, tuned
 
     def predict(self, model: Model, participants: Iterable[str]) -> NDArray[np.float64]:
         """Predict all rows of participants: (n_rows, M); NaN for those of others."""

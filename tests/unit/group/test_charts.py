@@ -10,7 +10,6 @@ import pytest
 
 from neurostorm_bids.group.chart_parts import MAX_POINTS, plain, tell_thinning, thin
 from neurostorm_bids.group.charts import (
-    bin_calibration,
     chart_classification,
     chart_cmc,
     chart_probabilities,
@@ -21,7 +20,7 @@ from neurostorm_bids.group.pictures import Colouring
 from neurostorm_bids.group.projections import project_linearly
 from neurostorm_bids.group.report_map import chart_map
 from neurostorm_bids.group.report_quality import chart_scores
-from neurostorm_bids.train.metrics import measure_classification
+from neurostorm_bids.train.metrics import bin_calibration, measure_classification
 
 RANDOM = np.random.default_rng(0)
 N = 40

@@ -4,10 +4,8 @@ import tracemalloc
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
-from neurostorm_bids.errors import DataError
-from neurostorm_bids.report.signals import choose_rows, measure_signals, read_displacement
+from neurostorm_bids.report.signals import choose_rows, measure_signals
 
 
 def test_the_numbers_are_those_of_the_whole_series_at_once(series):
@@ -70,16 +68,3 @@ def test_a_tiny_brain_has_a_row_for_each_voxel():
     mask = np.zeros((4, 4, 4), dtype=bool)
     mask[1:3, 1:3, 1:3] = True
     assert sorted(choose_rows(mask)) == list(range(8))
-
-
-def test_displacement_is_read_with_what_is_missing(tmp_path):
-    path = tmp_path / "confounds.tsv"
-    path.write_text("csf\tframewise_displacement\n1\tn/a\n2\t0.25\n")
-    found = read_displacement(path)
-    assert np.isnan(found[0])
-    assert found[1] == 0.25
-    path.write_text("csf\n1\n")
-    assert read_displacement(path) is None
-    path.write_text("")
-    with pytest.raises(DataError, match="empty"):
-        read_displacement(path)

@@ -70,15 +70,9 @@ def test_a_run_is_described_without_looking_at_the_brain(tmp_path):
             dataset=SourceDataset(name="fmriprep", path=tmp_path),
         )
 
-    table = tabulate_nuisance([make_run(confounds), make_run(None)], sites=["A", None])
-    assert table.loc[0].to_dict() == {
-        "mean_fd": 0.2,
-        "n_volumes": 7.0,
-        "repetition_time_s": 2.0,
-        "site": "A",
-    }
+    table = tabulate_nuisance([make_run(confounds), make_run(None)])
+    assert table.loc[0].to_dict() == {"mean_fd": 0.2, "n_volumes": 7.0, "repetition_time_s": 2.0}
     assert np.isnan(table["mean_fd"][1])
-    assert table["site"][1] is None
 
 
 def test_tables_of_fmriprep_are_read(shared):
