@@ -21,6 +21,8 @@ from neurostorm_bids.derivatives.run import (
 )
 from neurostorm_bids.derivatives.tables import Column, format_table
 from neurostorm_bids.derivatives.texts import format_json
+from neurostorm_bids.errors import UserError
+from neurostorm_bids.inputs.files import read_json_object
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -220,24 +222,39 @@ def describe_attribution(attribution: RunAttribution) -> dict[str, Any]:
 def _name_pairs(
     output_dir: Path, run: BoldRun, *, names: OutputNames, atlas: str, grid: GridSpec
 ) -> tuple[Pair, Pair]:
-    """Name the table of regions and the map, with their sidecars."""
+    """Name the table of regions and the map, with their sidecars.
+
+    BIDS lets no ``atlas-`` stand in the name of a person's image: it goes into the ``desc`` of the
+    map, and only where the map of another atlas has the name without it.
+    """
+    label = label_atlas(atlas)
     table = name_pair(
         output_dir,
         run,
         suffix="attribution",
         extension=".tsv",
-        atlas=label_atlas(atlas),
+        atlas=label,
         desc=names.attribution,
     )
-    image = name_pair(
-        output_dir,
-        run,
-        suffix="bold",
-        extension=".nii.gz",
-        res=grid.label,
-        desc=f"{names.attribution}Attribution",
+    plain, own = (
+        name_pair(output_dir, run, suffix="bold", extension=".nii.gz", res=grid.label, desc=desc)
+        for desc in (name_map(names.attribution), name_map(names.attribution, label))
     )
-    return table, image
+    return table, plain if read_map_atlas(plain.sidecar) in {None, label} else own
+
+
+def name_map(desc: str, atlas: str = "") -> str:
+    """Return the ``desc`` of a map, from that of its table and the label of an atlas."""
+    return f"{desc}{atlas[:1].upper()}{atlas[1:]}Attribution"
+
+
+def read_map_atlas(sidecar: Path) -> str | None:
+    """Return the label of the atlas that a map is of; None if no sidecar tells."""
+    try:
+        name = read_json_object(sidecar).get("Atlas")
+    except UserError:
+        return None
+    return label_atlas(name) if isinstance(name, str) else None
 
 
 def _tell(attribution: RunAttribution) -> str:

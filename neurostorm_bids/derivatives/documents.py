@@ -53,9 +53,9 @@ calibrated model `prediction_set`, or `interval_low` and `interval_high`, and `n
 
 With `--attribution`, `*_desc-<target>_attribution.tsv` tells which regions drove a prediction, a
 row for each, and `*_desc-<target>Attribution_bold.nii.gz` the same as a map on the run's own
-voxels; of a pretrained model they hold reconstruction errors (`desc-reconstruction`). With
-`--write-resampled`, `*_desc-resampled_bold.nii.gz` is the run on the model's grid and clock, before
-the z-score.
+voxels (`desc-<target><Atlas>Attribution` for further atlases); of a pretrained model they hold
+reconstruction errors (`desc-reconstruction`). With `--write-resampled`,
+`*_desc-resampled_bold.nii.gz` is the run on the model's grid and clock, before the z-score.
 
 With `--connectivity`, `*_seg-<regions>_stat-pearsoncorrelation_relmat.tsv` holds the correlations
 between regions: a row and a column for each, by name. No model is needed for it; it is what the

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from neurostorm_bids.derivatives.attribution import name_map, read_map_atlas
 from neurostorm_bids.errors import DataError
 from neurostorm_bids.grid.planes import VIEWS, turn_to_ras
 from neurostorm_bids.grid.read import open_volumes
@@ -70,10 +71,18 @@ def find_attributions(folder: Path, entities: Mapping[str, str]) -> Iterator[Att
     for name in names:
         found = own(name) if name.endswith("_attribution.tsv") else {}
         if "desc" in found:
-            table, desc = folder / name, found["desc"]
-            image = images.get(f"{desc}Attribution")
-            atlas = found.get("atlas", "")
+            table, desc, atlas = folder / name, found["desc"], found.get("atlas", "")
+            image = _choose_map(images, desc=desc, atlas=atlas)
             yield AttributionFiles(desc, atlas, table, table.with_suffix(".json"), image)
+
+
+def _choose_map(images: Mapping[str, Path], *, desc: str, atlas: str) -> Path | None:
+    """Return the map that belongs to a table; the one of all names may be of another atlas."""
+    own, plain = images.get(name_map(desc, atlas)), images.get(name_map(desc))
+    if own is not None or plain is None:
+        return own
+    sidecar = plain.with_name(f"{plain.name.removesuffix('.nii.gz')}.json")
+    return plain if read_map_atlas(sidecar) in {None, atlas} else None
 
 
 def draw_attribution(files: AttributionFiles) -> Picture:

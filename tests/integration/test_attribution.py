@@ -88,6 +88,10 @@ def output(made, tmp_path_factory):
     output = tmp_path_factory.mktemp("out") / "out"
     arguments = ["--attribution", "occlusion", "--attribution-clips", "1", "--write-resampled"]
     assert call(made, output, *arguments, "--atlas", atlas_of(made)) == 0
+    before = (output / f"{MAP}.nii.gz").read_bytes()
+    halves = write_halves(made, tmp_path_factory.mktemp("halves"))
+    assert call(made, output, *arguments, "--atlas", halves) == 0
+    assert (output / f"{MAP}.nii.gz").read_bytes() == before
     return output
 
 
@@ -119,6 +123,26 @@ def test_the_map_lies_on_the_runs_own_voxels_with_each_regions_value(made, outpu
     assert sidecar["RepetitionTime"] == pytest.approx(float(image.header.get_zooms()[3]))
     assert sidecar["SkullStripped"] is True
     assert "nearest voxel" in sidecar["Resolution"]
+
+
+def test_another_atlas_has_a_map_of_its_own(made, output, capsys):
+    tables, maps = (
+        {
+            read_sidecar(path)["Atlas"]: path.name.removesuffix(".json")
+            for path in (output / P).parent.glob(f"*{ending}")
+        }
+        for ending in ("_attribution.json", "Attribution_bold.json")
+    )
+    names = ("atlas_space-MNI152NLin6Asym_dseg", "halves_space-MNI152NLin6Asym_dseg")
+    assert set(tables) == set(maps) == set(names)
+    assert maps[names[0]] == MAP.rpartition("/")[2]
+    assert maps[names[1]].endswith("_res-8mm_desc-sexHalvesAttribution_bold")
+    image = nib.load((output / P).parent / f"{maps[names[1]]}.nii.gz")
+    values = pd.read_csv((output / P).parent / f"{tables[names[1]]}.tsv", sep="\t")["attribution"]
+    assert set(np.unique(image.get_fdata())) <= {0.0, *np.float32(values).astype(float)}
+    how = ["--attribution", "occlusion", "--attribution-clips", "1"]
+    assert call(made, output, *how, "--atlas", atlas_of(made)) == 0
+    assert "Nothing to do" in capsys.readouterr().err
 
 
 def test_the_validator_finds_no_error_and_no_warning(output):

@@ -44,6 +44,22 @@ def test_the_files_of_a_run_are_found_and_others_are_not(tmp_path, write_attribu
     assert list(find_attributions(tmp_path / "absent", ENTITIES)) == []
 
 
+def test_a_table_has_the_map_of_its_own_atlas_or_none(tmp_path, write_attribution):
+    table = write_attribution([(1, "A", 0.5)])
+    plain = tmp_path / f"{STEM}_res-8mm_desc-sexAttribution_bold"
+    table.with_name(table.name.replace("Toy", "other")).write_bytes(table.read_bytes())
+    plain.with_suffix(".json").write_text(json.dumps({"Atlas": "atlas-Toy_dseg"}))
+
+    def find():
+        found = find_attributions(tmp_path, ENTITIES)
+        return {one.atlas: one.image and one.image.name for one in found}
+
+    assert find() == {"Toy": f"{plain.name}.nii.gz", "other": None}
+    own = f"{STEM}_res-8mm_desc-sexOtherAttribution_bold.nii.gz"
+    (tmp_path / own).touch()
+    assert find() == {"Toy": f"{plain.name}.nii.gz", "other": own}
+
+
 @pytest.mark.parametrize("with_map", [True, False])
 def test_the_strongest_regions_of_either_sign_are_named_first(
     tmp_path, write_attribution, with_map
