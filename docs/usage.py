@@ -46,8 +46,9 @@ that do not fit are errors.
 
     neurostorm RAW_DIR OUTPUT_DIR participant --model MODEL --run-fmriprep --fs-license-file FILE
 
-runs `fmriprep-docker` on participants who have no BOLD in `OUTPUT_DIR/sourcedata/fmriprep` yet,
-with the output space and resolution of the model's grid, and goes on with its result. It needs
+runs `fmriprep-docker` on participants who have no report in `OUTPUT_DIR/sourcedata/fmriprep` yet,
+or lack BOLD of a raw run that the filters choose, with the output space and resolution of the
+model's grid, and goes on with its result. Runs that fMRIPrep leaves out are told of. It needs
 Docker with 8 GB of memory and FreeSurfer's licence, and hours per participant. `--dry-run` prints
 the command. `--fmriprep-args "--fs-no-reconall"` adds arguments; `--user 0:0` among them is for a
 Docker that runs without root.

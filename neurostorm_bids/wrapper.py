@@ -7,6 +7,7 @@ else on as it was typed.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -30,8 +31,12 @@ DEFAULT_IMAGE = f"neurostorm-bids:{__version__}-cpu"
 DEFAULT_GPU_IMAGE = f"neurostorm-bids:{__version__}-gpu"
 WRITTEN = {"work_dir"}
 """Options, by parameter, that name a folder to write to."""
-NAME_OR_PATH = {"models", "atlas", "splits", "derivatives"}
-"""Options whose value is a path only when something lies there, or behind ``NAME=``."""
+FOLDERS = {"models", "derivatives"}
+"""Options whose value, or what stands behind ``NAME=``, may be a folder."""
+WITH_NEIGHBOURS = {"atlas", "connectivity", "stimuli"}
+"""Options that name a file beside which others are read: names of regions, of images."""
+TABLES = {".tsv", ".csv", ".txt"}
+"""Endings of these others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +60,22 @@ class Mounts:
         for mount in self.mounts:
             if mount.source == source and (mount.is_written or not is_written):
                 return mount.target
-        # The name of a file stays: what it is may be told by its ending.
-        target = f"/{name}" if name in {"data", "out", "work"} else f"/inputs/{name}/{source.name}"
+        # The name of a file stays, also of a link: what it is may be told by its ending.
+        own = Path(os.path.abspath(path)).name  # noqa: PTH100 - resolve() would follow a link
+        target = f"/{name}" if name in {"data", "out", "work"} else f"/inputs/{name}/{own}"
         self.mounts.append(Mount(source=source, target=target, is_written=is_written))
         return target
+
+    def add_with_neighbours(self, path: Path, name: str) -> str:
+        """Make the folder of a file visible; return the file's path in the container."""
+        folder = path.parent.resolve()
+        if path.resolve().is_relative_to(folder):
+            return f"{self.add(folder, name)}/{path.name}"
+        # A link, as DataLad has them, would lead nowhere there: one by one.
+        for other in folder.iterdir():
+            if other.suffix in TABLES and other.is_file():
+                self.add(other, name)
+        return self.add(path, name)
 
 
 class Call(NamedTuple):
@@ -210,14 +227,25 @@ def _translate_value(option: click.Option, value: str, mounts: Mounts, *, index:
     if isinstance(option.type, click.Path):
         if not Path(value).exists():
             raise MissingFileError(f"{option.opts[0]} {value!r}: there is no such file.")
-        return mounts.add(Path(value), str(index))
-    if option.name in NAME_OR_PATH:
+        return _mount(option, Path(value), mounts, index=index)
+    if takes_path(option) and value:
         name, equals, path = value.partition("=") if option.name == "derivatives" else ("", "", "")
-        if equals and Path(path).exists():
-            return f"{name}={mounts.add(Path(path), str(index))}"
-        if not equals and value and Path(value).exists():
-            return mounts.add(Path(value), str(index))
+        source = Path(path if equals else value)
+        # A folder that is called as an atlas, or a strategy, is not meant.
+        if source.exists() if option.name in FOLDERS else source.is_file():
+            return f"{name}{equals}{_mount(option, source, mounts, index=index)}"
     return value
+
+
+def takes_path(option: click.Option) -> bool:
+    """Tell whether an option's value is a path where something lies there, and else a name."""
+    words = re.findall(r"[A-Z]+", option.metavar or "")
+    return not {"MODEL", "PATH"}.isdisjoint(words)
+
+
+def _mount(option: click.Option, path: Path, mounts: Mounts, *, index: int) -> str:
+    add = mounts.add_with_neighbours if option.name in WITH_NEIGHBOURS else mounts.add
+    return add(path, str(index))
 
 
 def _make_folder(path: Path) -> Path:

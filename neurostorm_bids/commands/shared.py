@@ -65,7 +65,7 @@ OPTIONS: list[click.Parameter] = [
     ),
     LevelOption(
         ["--denoise"],
-        metavar="STRATEGY|JSON",
+        metavar="STRATEGY|JSON|PATH",
         help="Regress confounds out of each voxel's series before it is scaled, its mean kept: "
         "simple, scrubbing, compcor or ica_aroma of nilearn, or the arguments of its "
         "load_confounds as JSON, or a file of these.  [default: none]",

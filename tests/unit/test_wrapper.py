@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 
+import click
 import pytest
 
-from neurostorm_bids.wrapper import main
+from neurostorm_bids.cli import command
+from neurostorm_bids.wrapper import FOLDERS, WITH_NEIGHBOURS, WRITTEN, main, takes_path
 
 
 @pytest.fixture
@@ -54,6 +57,66 @@ def test_paths_are_mounted_and_the_rest_is_handed_on(tree, capfd):
     assert "catalogue-name" in call
     assert "-v" in call
     assert str(tree) not in " ".join(call)
+
+
+def list_mounts(words):
+    pairs = (words[i + 1].split(":") for i, word in enumerate(words) if word == "--volume")
+    return {inside: (outside, access) for outside, inside, access in pairs}
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [("--atlas", "my.nii.gz"), ("--connectivity", "my.nii.gz"), ("--stimuli", "my.npy")],
+)
+@pytest.mark.parametrize("is_link", [False, True])
+def test_what_lies_beside_a_file_is_seen_too(tree, capfd, option, name, is_link):
+    (tree / "beside").mkdir()
+    (tree / "beside" / "my.tsv").touch()
+    if is_link:
+        (tree / "store").touch()
+        (tree / "beside" / name).symlink_to("../store")
+    else:
+        (tree / "beside" / name).touch()
+    level = "group" if option == "--stimuli" else "participant"
+    words = words_of(capfd, "--engine", "docker", "bids", "out", level, option, f"beside/{name}")
+    mounts = list_mounts(words)
+    inside = words[words.index(option) + 1]
+    folder, _, own = inside.rpartition("/")
+    assert own == name
+    assert all(access == "ro" for target, (_, access) in mounts.items() if target != "/out")
+    if is_link:
+        assert mounts[inside] == (f"{tree}/store", "ro")
+        assert mounts[f"{folder}/my.tsv"] == (f"{tree}/beside/my.tsv", "ro")
+    else:
+        assert mounts[folder] == (f"{tree}/beside", "ro")
+
+
+def test_a_file_of_confounds_is_mounted_and_the_name_of_a_strategy_is_none(tree, capfd):
+    (tree / "confounds.json").write_text("{}")
+    for folder in ("simple", "AAL3"):
+        (tree / folder).mkdir()
+    call = ("--engine", "docker", "bids", "out", "participant")
+    words = words_of(capfd, *call, "--denoise", "confounds.json")
+    assert list_mounts(words)[words[-1]] == (f"{tree}/confounds.json", "ro")
+    words = words_of(capfd, *call, "--denoise", "simple", "--atlas", "AAL3")
+    assert words[-4:] == ["--denoise", "simple", "--atlas", "AAL3"]
+
+
+def test_every_option_that_may_name_a_path_is_known():
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    text = {option.name for option in options if takes_path(option)}
+    assert text == {"models", "derivatives", "denoise", "atlas", "connectivity", "splits"}
+    told = re.compile(r"\b(path|file|folder)s?\b", re.IGNORECASE)
+    others = {
+        option.name
+        for option in options
+        if option.type.name == "text"
+        and option.name not in text
+        and told.search(f"{option.metavar} {option.help}")
+    }
+    assert others == {"target_scales"}, "its help tells of a model's file"
+    named = {option.name for option in options}
+    assert named >= FOLDERS | WITH_NEIGHBOURS | WRITTEN
 
 
 @pytest.mark.usefixtures("tree")
