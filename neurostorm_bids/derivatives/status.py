@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from neurostorm_bids import __version__
-from neurostorm_bids.derivatives.atomic import write_text
+from neurostorm_bids.derivatives.atomic import remove_leftovers, write_text
 from neurostorm_bids.derivatives.conceal import conceal_paths, list_known_folders
 from neurostorm_bids.derivatives.configuration import (
     CONFIGURATION,
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 State = Literal["done", "skipped", "failed"]
 MAX_NAME_LENGTH = 200
+CALL_STATUS = "status.tsv"
+"""What became of all runs of a call, in its folder of logs; the last file that the call writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +113,6 @@ def write_status(
     options = conceal_configuration(call, output_dir=output_dir, bids_dir=bids_dir, debug=debug)
     logs = output_dir / "logs" / call.run_uuid
     texts: dict[Path, str] = {}
-    if is_whole:
-        texts[logs / CONFIGURATION] = format_configuration(call, options)
-        texts[logs / "status.tsv"] = format_table(_tabulate(statuses, conceal))
     of_participant: dict[str, list[RunStatus]] = {}
     for status in statuses:
         of_participant.setdefault(status.participant, []).append(status)
@@ -133,6 +132,11 @@ def write_status(
                 texts[folder / _name_crash_file(status)] = _report_crash(
                     status, conceal(status.crash)
                 )
+    if is_whole:
+        texts[logs / CONFIGURATION] = format_configuration(call, options)
+        texts[logs / CALL_STATUS] = format_table(_tabulate(statuses, conceal))
+    for folder in {path.parent.parent for path in texts}:
+        remove_leftovers(folder)
     for path, text in texts.items():
         # No later call looks into this one's folder: what a kill leaves has to lie above it.
         write_text(path, text, scratch=path.parent.parent)

@@ -16,16 +16,25 @@ def format_json(content: object) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def make_writable(value: object) -> object:
+MAX_DEPTH = 20
+"""Of lists and mappings within one another; indented, a deep one is many times its own size."""
+
+
+def make_writable(value: object, *, depth: int = 0) -> object:
     """Return what stood in somebody else's JSON as `format_json` can write it.
 
     Python reads NaN, Infinity and halves of characters, which neither JSON nor UTF-8 have: these
-    become text, and question marks.
+    become text, and question marks. What lies deeper than `MAX_DEPTH` becomes three dots.
     """
+    if isinstance(value, Mapping | list | tuple) and depth == MAX_DEPTH:
+        return "..."
     if isinstance(value, Mapping):
-        return {str(make_writable(key)): make_writable(item) for key, item in value.items()}
+        return {
+            str(make_writable(key)): make_writable(item, depth=depth + 1)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [make_writable(item) for item in value]
+        return [make_writable(item, depth=depth + 1) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, str):

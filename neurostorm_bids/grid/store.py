@@ -256,6 +256,8 @@ def _read_header(file: Any) -> _Header:  # noqa: ANN401 - the library gives no t
     facts["source_affine"] = np.array(facts["source_affine"], dtype=np.float64).reshape(4, 4)
     facts["censoring"] = Censoring.from_dict(facts["censoring"])
     facts["steps"], facts["warnings"] = tuple(facts["steps"]), tuple(facts["warnings"])
+    if not 0 <= facts["start_s"] < math.inf:
+        raise DataError(f"it begins at {facts['start_s']} s")
     clock = _lay_clock(n_source_volumes, facts["source_repetition_time_s"], spec)
     n_bits = _N_BITS[frames.get_dtype()]
     return _Header(spec, clock, n_brain, n_bits, fingerprint, facts)

@@ -30,6 +30,9 @@ DISPLACEMENT = "framewise_displacement"
 _UNSTEADY = "non_steady_state_outlier"
 _STEM = "sub-0_task-any"
 
+# What a damaged table or its JSON, of any shape and depth, makes nilearn raise.
+_UNUSABLE = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
+
 # The series that ICA-AROMA cleaned itself is not what is read: its components are regressed out.
 _AROMA = {
     "strategy": ["high_pass", "wm_csf", "ica_aroma"],
@@ -210,7 +213,7 @@ def _load(
                     frame, kept = fmriprep.load_confounds_strategy(
                         str(image), denoise_strategy=cleaning.denoise
                     )
-        except (MissingConfoundError, ValueError, TypeError, KeyError, IndexError) as err:
+        except (MissingConfoundError, *_UNUSABLE) as err:
             reason = " ".join(str(err).replace(scratch, "").split())[:300]
             raise DataError(
                 f"--denoise {cleaning.strategy} cannot be done with the confounds {path}: "

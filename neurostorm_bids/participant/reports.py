@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 from neurostorm_bids.derivatives import check_output_dir, write_status
 from neurostorm_bids.derivatives.dataset import read_dataset_description
+from neurostorm_bids.derivatives.status import CALL_STATUS
 from neurostorm_bids.errors import SelectionError, UserError
 from neurostorm_bids.inputs.files import read_json_object
 from neurostorm_bids.inputs.scan import list_participants
@@ -16,7 +18,7 @@ from neurostorm_bids.report.boilerplate import write_boilerplate
 from neurostorm_bids.report.participant import write_participant_report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from neurostorm_bids.derivatives import RunStatus
@@ -63,17 +65,13 @@ class Reporter:
             self._report(participant)
 
     def close(self) -> None:
-        """Write the status of the call, the reports that are missing, and the methods text."""
+        """Write the reports that are missing, the methods text, and last the call's status."""
+        left = [participant for participant in self._own if participant not in self._reported]
+        for participant in left:
+            self._write_status(self._own[participant], is_whole=False)
+            self._report(participant)
+        _tell_methods(self._options.output_dir, self._own)
         self._write_status(self.statuses, is_whole=True)
-        for participant in self._own:
-            if participant not in self._reported:
-                self._report(participant)
-        try:
-            write_boilerplate(self._options.output_dir, self._own)
-        except SelectionError as err:
-            logger.debug("No methods text: %s", err)
-        except Exception as err:  # noqa: BLE001 - the results are there
-            logger.warning("The methods text could not be written: %s", err)
 
     def _write_status(self, statuses: Sequence[RunStatus], *, is_whole: bool) -> None:
         options = self._options
@@ -103,6 +101,16 @@ def report(output_dir: Path, participant: str) -> bool:
     return True
 
 
+def _tell_methods(output_dir: Path, participants: Iterable[str]) -> None:
+    """Write the methods text; whatever goes wrong is logged, for the results are there."""
+    try:
+        write_boilerplate(output_dir, participants)
+    except SelectionError as err:
+        logger.debug("No methods text: %s", err)
+    except Exception as err:  # noqa: BLE001 - as above
+        logger.warning("The methods text could not be written: %s", err)
+
+
 def report_again(output_dir: Path, run_uuid: str) -> None:
     """Write the reports of the participants that a call worked on."""
     for logs in sorted(output_dir.glob(f"sub-*/log/{run_uuid}")):
@@ -117,8 +125,8 @@ def tell_settled(
     """Write the status files and reports of runs that nothing is to be done for.
 
     Those are runs that cannot be read, and of finished ones what a call that was killed did not
-    come to. Who was told of as finished before is passed over, unless a run failed: then the status
-    of the whole call is written, as where there is something to do.
+    come to, the methods text among it. Who was told of as finished before is passed over, unless a
+    run failed: then the status of the whole call is written, as where there is something to do.
     """
     settled: dict[str, list[RunStatus]] = {}
     for status in statuses:
@@ -130,27 +138,36 @@ def tell_settled(
     }
     has_failed = any(status.state == "failed" for status in statuses)
     told = [one for one in statuses if has_failed or one.participant in news]
+    write = partial(
+        write_status,
+        options.output_dir,
+        told,
+        call=options.call,
+        bids_dir=options.bids_dir,
+        datasets=datasets,
+        debug=options.debug,
+    )
     if told:
-        write_status(
-            options.output_dir,
-            told,
-            call=options.call,
-            bids_dir=options.bids_dir,
-            datasets=datasets,
-            debug=options.debug,
-            is_whole=has_failed,
-        )
+        write(is_whole=False)
     for participant, own in settled.items():
         is_new = participant in news or any(status.state == "failed" for status in own)
         if is_new or not (options.output_dir / f"sub-{participant}.html").exists():
             report(options.output_dir, participant)
+    if told:
+        _tell_methods(options.output_dir, news)
+        write(is_whole=True)
 
 
 def _list_told(output_dir: Path, participant: str) -> set[str]:
-    """Return the runs that a participant's latest status file says are finished."""
+    """Return the runs that a participant's latest status file says are finished.
+
+    That of a call which did not come to its own status, the last that it writes, says nothing.
+    """
     paths = sorted((output_dir / f"sub-{participant}" / "log").glob("*/status.json"))
+    if not paths or not (output_dir / "logs" / paths[-1].parent.name / CALL_STATUS).exists():
+        return set()
     try:
-        runs = read_json_object(paths[-1]).get("Runs") if paths else None
+        runs = read_json_object(paths[-1]).get("Runs")
     except UserError:
         return set()
     told = [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []

@@ -40,6 +40,7 @@ MAX_VALUES = 2**28
 
 _DAMAGE = (
     ValueError,
+    OverflowError,  # sides that no integer of the machine holds
     OSError,
     EOFError,
     zipfile.BadZipFile,

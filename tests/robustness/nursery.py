@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import gc
 import importlib
 import json
 import os
@@ -38,7 +39,14 @@ def import_everything() -> None:
         if not module.name.endswith("__main__"):
             with contextlib.suppress(ImportError):
                 importlib.import_module(module.name)
-    for name in ("matplotlib.pyplot", "sklearn.linear_model", "nilearn.signal", "plotly"):
+    for name in (
+        *(
+            "matplotlib.pyplot",
+            "matplotlib.backends.backend_svg",
+            "matplotlib.backends.backend_agg",
+        ),
+        *("sklearn.linear_model", "nilearn.signal", "plotly", "torch.utils.tensorboard"),
+    ):
         importlib.import_module(name)
 
 
@@ -115,6 +123,9 @@ def serve() -> None:
 
 if __name__ == "__main__":
     import_everything()
+    # A child that ends would look through all of it once more, and copy each page for that.
+    gc.collect()
+    gc.freeze()
     print("ready", flush=True)
     serve()
     from neurostorm_bids.cli import run

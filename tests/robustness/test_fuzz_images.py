@@ -165,9 +165,9 @@ def encoder(tmp_path_factory):
     return str(write_encoder(tmp_path_factory.mktemp("encoder")))
 
 
-@cases(0.001, short=1)
+@cases(0.0025, short=1)
 @given(
-    images=st.lists(st.tuples(nifti_bytes(INT16), nifti_bytes(MASK)), min_size=20, max_size=20),
+    images=st.lists(st.tuples(nifti_bytes(INT16), nifti_bytes(MASK)), min_size=8, max_size=8),
     seconds=st.sampled_from([2.0, 0.8]),
 )
 def test_a_dataset_of_damaged_images_through_the_command(encoder, capsys, images, seconds):

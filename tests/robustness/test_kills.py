@@ -70,17 +70,24 @@ def test_a_killed_call_is_finished_by_the_next(
     assert list_leftovers(output) == []
 
 
-def test_figures_that_a_kill_prevented_are_drawn_by_the_next_call(
-    undisturbed, ground, nursery, tmp_path
+@pytest.mark.parametrize(
+    ("place", "missing"),
+    [("/figures/.", "sub-01/figures/*.json"), ("/logs/.", "logs/CITATION.*")],
+    ids=["figures", "methods"],
+)
+def test_what_a_kill_prevented_beside_the_results_is_made_by_the_next_call(
+    undisturbed, ground, nursery, tmp_path, place, missing
 ):
     whole, output, log = undisturbed("participant"), tmp_path / "out", tmp_path / "log"
-    step = next(i for i, line in enumerate(whole.steps) if "/figures/" in line)
+    step = next(i for i, line in enumerate(whole.steps) if place in line)
     words = ground.words("participant", output)
     assert nursery.run(words, log=log, kill_at=step, below=output) == -signal.SIGKILL
     assert any(output.glob("sub-01/func/*_embedding.tsv"))
-    assert not any(output.glob("sub-01/figures/*.json"))
+    assert not any(output.glob(missing))
     assert nursery.run(words, log=log) == 0
     assert read_results(output) == whole.results
+    assert nursery.run(words, log=log) == 0
+    assert len(list(output.glob("logs/*/status.tsv"))) == 1, "a third call has nothing to tell"
 
 
 @pytest.mark.skipif(not IS_LONG, reason="the validator takes long: tests/integration calls it")

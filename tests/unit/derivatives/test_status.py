@@ -68,6 +68,15 @@ def read_all(output) -> dict[str, str]:
     }
 
 
+def test_what_killed_calls_left_half_written_goes(output, write):
+    left = [output / place / ".neurostorm-0.tmp" for place in ("logs", "sub-01/log")]
+    for path in left:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    write()
+    assert not any(path.exists() for path in left)
+
+
 def test_the_files_lie_where_the_output_tree_has_them(output, write):
     write()
     assert set(read_all(output)) == {

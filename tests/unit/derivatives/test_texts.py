@@ -10,7 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurostorm_bids.derivatives.texts import format_json, format_toml, to_plain
+from neurostorm_bids.derivatives.texts import (
+    format_json,
+    format_toml,
+    make_writable,
+    to_plain,
+)
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 plain = texts | st.integers(-(2**60), 2**60) | st.booleans() | st.floats(allow_nan=False)
@@ -62,3 +67,10 @@ def test_json_is_readable_and_refuses_nan():
     assert "Größe" in format_json(content)
     with pytest.raises(ValueError, match="not JSON compliant"):
         format_json({"a": float("nan")})
+
+
+def test_what_lies_deep_in_another_s_json_is_cut_before_it_grows_many_times():
+    text = '{"a": ' + "[" * 400 + "0" + "]" * 400 + ', "b": {"c": [1]}}'
+    writable = make_writable(json.loads(text))
+    assert writable["b"] == {"c": [1]}
+    assert len(format_json(writable)) < 10 * len(text)

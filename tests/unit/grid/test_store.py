@@ -298,11 +298,20 @@ def test_weights_of_a_model_are_no_run(path):
         ("source_repetition_time_s", 1e300),
         ("source_repetition_time_s", "2"),
         ("steps", None),
+        ("start_s", None),
+        ("start_s", float("nan")),
     ],
 )
 def test_a_front_that_makes_no_sense_is_refused(rewrite, name, value):
     path = rewrite(change_facts=lambda facts: facts.update({name: value}))
     with pytest.raises(DataError, match="Delete it and prepare the run again"):
+        StoredRun.open(path)
+
+
+@pytest.mark.parametrize("name", ["start_s", "censoring", "statistics", "steps"])
+def test_a_front_that_lacks_something_is_refused(rewrite, name):
+    path = rewrite(change_facts=lambda facts: facts.pop(name))
+    with pytest.raises(DataError, match=f"{name}.*Delete it and prepare the run again"):
         StoredRun.open(path)
 
 

@@ -113,6 +113,16 @@ def test_compcor_takes_the_components_that_the_sidecar_describes(table, read, tm
         read(table, denoise="compcor")
 
 
+@pytest.mark.parametrize(
+    "sidecar", [f'{{"a": {"[" * 5000}{"]" * 5000}}}', "[1, 2]", '{"a_comp_cor_00": 3}', "{", "null"]
+)
+def test_a_sidecar_that_is_none_is_an_error(table, read, tmp_path, sidecar):
+    table["a_comp_cor_00"] = 0.5
+    (tmp_path / "sub-01_desc-confounds_timeseries.json").write_text(sidecar)
+    with pytest.raises(DataError, match="--denoise compcor cannot be done"):
+        read(table, denoise="compcor")
+
+
 def test_another_number_of_rows_than_volumes_is_an_error_with_both_numbers(table, read):
     for cleaning in ({"denoise": "simple"}, {"fd_threshold_mm": 0.5}, {"dummy_scans": "auto"}):
         with pytest.raises(DataError, match=r"each of the 61 volumes .* found 60 rows"):

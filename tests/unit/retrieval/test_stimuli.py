@@ -57,6 +57,14 @@ def test_a_header_that_promises_more_than_the_file_holds_is_refused(array):
         read_image_embeddings(array)
 
 
+def test_a_header_whose_sides_no_integer_holds_is_refused(array):
+    contents = array.read_bytes()
+    header = b"{'descr': '<U5', 'fortran_order': False, 'shape': (%d,), }" % 10**30
+    array.write_bytes(contents[:10] + header.ljust(117) + b"\n" + contents[128:])
+    with pytest.raises(DataError, match="not a usable"):
+        read_image_embeddings(array)
+
+
 @pytest.mark.parametrize("contents", [b"", b"PK\x03\x04 a zip", b"\x80\x04K\x01."])
 def test_what_is_no_array_is_refused(array, contents):
     array.write_bytes(contents)
