@@ -6,21 +6,20 @@ import hashlib
 import json
 import logging
 from collections import deque
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
-from neurostorm_bids.ending import end_with_parent
 from neurostorm_bids.errors import OutputError, TemporaryError, UserError
 from neurostorm_bids.grid.bring import bring_run, describe_choices
 from neurostorm_bids.grid.store import FORMAT_VERSION, StoredRun, StoreSettings, write_run
 from neurostorm_bids.inputs.fingerprint import fingerprint_file
+from neurostorm_bids.workers import open_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -148,7 +147,7 @@ def call_each(
     waiting = deque(range(len(arguments)))
     while waiting:
         running: dict[Future[object], int] = {}
-        pool = _make_pool(n_workers)
+        pool = open_pool(n_workers)
         try:
             while waiting or running:
                 while waiting and len(running) < _CALLS_AHEAD * n_workers:
@@ -169,7 +168,7 @@ def call_each(
 
 
 def _call_alone(function: Callable[[T], object], number: int, argument: T) -> Outcome:
-    with _make_pool(1) as pool:
+    with open_pool(1) as pool:
         outcome = _read_outcome(number, pool.submit(function, argument))
     if not isinstance(outcome.error, BrokenProcessPool):
         return outcome
@@ -183,13 +182,6 @@ def _call_alone(function: Callable[[T], object], number: int, argument: T) -> Ou
 def _read_outcome(number: int, future: Future[object]) -> Outcome:
     error = future.exception()
     return Outcome(number, None if error else future.result(), error)
-
-
-def _make_pool(n_workers: int) -> ProcessPoolExecutor:
-    # To fork a process that has threads, as torch's do, can lock it up.
-    return ProcessPoolExecutor(
-        n_workers, mp_context=get_context("spawn"), initializer=end_with_parent
-    )
 
 
 def _prepare(run: BoldRun, *, spec: GridSpec, folder: Path, settings: StoreSettings) -> Path:

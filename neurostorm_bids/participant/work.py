@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain
-from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -20,7 +19,6 @@ from neurostorm_bids.derivatives import (
     write_run,
 )
 from neurostorm_bids.derivatives.atomic import explain_write_errors
-from neurostorm_bids.ending import end_with_parent
 from neurostorm_bids.errors import TemporaryError
 from neurostorm_bids.grid.bring import bring_run
 from neurostorm_bids.participant.connectivity import write_connectivity_of
@@ -29,6 +27,7 @@ from neurostorm_bids.participant.memory import plan_memory
 from neurostorm_bids.participant.models import load_models
 from neurostorm_bids.predict import choose_device, predict_series
 from neurostorm_bids.report.places import locate_seal
+from neurostorm_bids.workers import open_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -96,9 +95,7 @@ def _run_in_processes(
     jobs: Sequence[Job], options: ParticipantOptions, *, n_workers: int
 ) -> Iterator[RunStatus]:
     """Work on the jobs in processes of their own; each loads the models once."""
-    with ProcessPoolExecutor(
-        n_workers, mp_context=get_context("spawn"), initializer=end_with_parent
-    ) as pool:
+    with open_pool(n_workers) as pool:
         futures = {pool.submit(run_job, job, options): job for job in jobs}
         try:
             for future in as_completed(futures):

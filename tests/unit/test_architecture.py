@@ -15,8 +15,9 @@ PACKAGE = Path(neurostorm_bids.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "ending": set(),
+    "workers": set(),
     "inputs": set(),
-    "grid": {"inputs"},
+    "grid": {"inputs", "workers"},
     "connectivity": {"inputs", "grid"},
     "kernels": set(),
     "model": {"kernels"},
@@ -50,6 +51,7 @@ MAY_IMPORT = {
         "connectivity",
         "options",
         "report",
+        "workers",
     },
     "executor": {"options", "participant", "audit", "derivatives", "inputs"},
     "arguments": set(),
