@@ -81,8 +81,9 @@ def tell_outcome(found: Finetuning) -> list[str]:
     learnt = (
         f"{found.started_from} was adapted to {target.name} ({found.options.adapt}: "
         f"{found.parameters} trained). Every prediction scored here is of a participant from "
-        f"whom the model scored had not learnt {target.name} here ({found.splits.method}). "
-        f"{found.familiar.describe()}"
+        f"whom the model scored had not learnt {target.name} here ({found.splits.method})."
+        # What is known stands among the warnings.
+        + ("" if found.familiar.n_known else f" {found.familiar.describe()}")
     )
     lines = [learnt, f"{_NAMES[name]} of the model: {_tell_score(main, scores.unit)}."]
     lines += [one.verdict.describe() for one in baselines if one.verdict is not None]
