@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from neurostorm_bids.errors import DataError, TemporaryError, UsageError
+from neurostorm_bids.errors import DataError, UsageError
 from neurostorm_bids.grid.clips import find_clip_starts, weigh_clips
 from neurostorm_bids.grid.read import read_header_repetition_time
 from neurostorm_bids.grid.series import grid_run
 from neurostorm_bids.inputs import read_repetition_time
+from neurostorm_bids.model.batching import work_in_batches
 from neurostorm_bids.model.heads import pool_tokens, read_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from nibabel.spatialimages import SpatialImage
     from numpy.typing import NDArray
@@ -29,14 +29,6 @@ if TYPE_CHECKING:
     from neurostorm_bids.model.assessment import Assessment
     from neurostorm_bids.model.config import TargetSpec
     from neurostorm_bids.pretrained import Model
-
-logger = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-CUDA_BATCH_SIZE = 16
-"""Clips at once on a GPU when the batch size is ``"auto"``; halved as often as memory asks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,58 +223,6 @@ def run_network(model: Model, clips: torch.Tensor) -> tuple[torch.Tensor, torch.
             return features, None
         outputs = model.head(features)
     return features, outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-
-
-def choose_batch_size(batch_size: int | None, device: torch.device) -> int:
-    """Return how many clips to run at once: as asked, else one on a CPU."""
-    return batch_size or (CUDA_BATCH_SIZE if device.type == "cuda" else 1)
-
-
-def shrink_batch(size: int, device: torch.device, err: torch.OutOfMemoryError) -> int:
-    """Return half as many clips at once; raise `TemporaryError` where it was one already."""
-    if size == 1:
-        raise TemporaryError(
-            f"One clip does not fit into the memory of {device}. Free memory there, or take "
-            "--device cpu."
-        ) from err
-    logger.info("Out of memory on %s: going on with %d clips at once", device, size // 2)
-    torch.cuda.empty_cache()
-    return size // 2
-
-
-def work_in_batches(
-    work: Callable[[Sequence[Item]], Result],
-    items: Sequence[Item],
-    *,
-    device: torch.device,
-    batch_size: int | None = None,
-    tell: Callable[[int], object] = lambda _: None,
-) -> list[Result]:
-    """Work on items, several at once; halve their number as often as memory asks.
-
-    Parameters
-    ----------
-    batch_size : items at once; None chooses (one on a CPU).
-    tell : is called with how many items were done since the last call.
-
-    Raises
-    ------
-    TemporaryError
-        When even one item does not fit into the device's memory.
-    """
-    size = choose_batch_size(batch_size, device)
-    results: list[Result] = []
-    done = 0
-    while done < len(items):
-        batch = items[done : done + size]
-        try:
-            results.append(work(batch))
-        except torch.OutOfMemoryError as err:
-            size = shrink_batch(size, device, err)
-            continue
-        done += len(batch)
-        tell(len(batch))
-    return results
 
 
 def _predict_clips(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from neurostorm_bids.predict import choose_batch_size, shrink_batch
+from neurostorm_bids.model.batching import choose_batch_size, shrink_batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

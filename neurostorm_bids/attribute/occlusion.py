@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from neurostorm_bids.predict import work_in_batches
+from neurostorm_bids.model.batching import work_in_batches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

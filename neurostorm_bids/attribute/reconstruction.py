@@ -10,9 +10,9 @@ import torch
 from neurostorm_bids.errors import DataError
 from neurostorm_bids.grid.atlas import place_on_tokens
 from neurostorm_bids.model.autoencoder import MaskedAutoencoder
+from neurostorm_bids.model.batching import work_in_batches
 from neurostorm_bids.model.masking import MaskScheme
 from neurostorm_bids.model.region_errors import RegionErrors
-from neurostorm_bids.predict import work_in_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

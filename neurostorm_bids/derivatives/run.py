@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from neurostorm_bids import __version__
 from neurostorm_bids.derivatives.atomic import remove_leftovers, write_files
 from neurostorm_bids.derivatives.names import derive_path
-from neurostorm_bids.derivatives.tables import (
+from neurostorm_bids.derivatives.prediction_tables import (
     embed_clips,
     embed_run,
-    format_table,
     measure_overlap_s,
     tabulate_predictions,
 )
+from neurostorm_bids.derivatives.tables import format_table
 from neurostorm_bids.derivatives.texts import format_json
 from neurostorm_bids.derivatives.versions import list_versions
 from neurostorm_bids.errors import UserError

@@ -14,7 +14,8 @@ from neurostorm_bids.model.config import HeadConfig, ModelConfig, TargetKind, Ta
 from neurostorm_bids.model.digest import digest_file
 from neurostorm_bids.model.masking import check_scheme
 from neurostorm_bids.model.shapes import Prefixes, check_shapes, expect_shapes
-from neurostorm_bids.model.torchfile import StoredTensor, TorchFile, are_sizes, is_bounded
+from neurostorm_bids.model.torchfile import TorchFile, are_sizes
+from neurostorm_bids.model.unpickling import StoredTensor, is_bounded
 from neurostorm_bids.model.weights import Checkpoint, Provenance, check_finite
 
 if TYPE_CHECKING:

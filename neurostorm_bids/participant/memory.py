@@ -10,8 +10,9 @@ import psutil
 
 from neurostorm_bids.errors import TemporaryError, UserError
 from neurostorm_bids.grid.read import open_volumes
+from neurostorm_bids.model.batching import CUDA_BATCH_SIZE
 from neurostorm_bids.participant.models import load_models
-from neurostorm_bids.predict import CUDA_BATCH_SIZE, choose_device
+from neurostorm_bids.predict import choose_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

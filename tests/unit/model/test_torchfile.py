@@ -19,7 +19,8 @@ import torch
 from neurostorm_bids.errors import DataError
 from neurostorm_bids.model import torchfile
 from neurostorm_bids.model.published import read_published
-from neurostorm_bids.model.torchfile import Inert, StoredTensor, TorchFile
+from neurostorm_bids.model.torchfile import TorchFile
+from neurostorm_bids.model.unpickling import Inert, InertUnpickler, StoredTensor
 
 
 class Call:
@@ -214,11 +215,11 @@ def test_a_pickle_that_calls_a_function_calls_nothing(tmp_path, where, name):
 )
 def test_a_broken_or_hostile_pickle_is_an_error_and_leaves_nothing_behind(tmp_path, pickled):
     path = write_zip(tmp_path / "a.ckpt", pickled)
-    before = dict(vars(torchfile.Inert))
+    before = dict(vars(Inert))
     with suppress(DataError), TorchFile(path):
         pass
-    assert vars(torchfile.Inert) == before
-    assert torchfile._InertUnpickler._describe_tensor.__defaults__ is None
+    assert vars(Inert) == before
+    assert InertUnpickler._describe_tensor.__defaults__ is None
 
 
 def test_a_memo_index_costs_no_memory(tmp_path):
