@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from neurostorm_bids.derivatives.results import ModelKey
     from neurostorm_bids.group.collect import Predictions
+    from neurostorm_bids.model.config import TargetSpec
 
 _MIN_FOR_SPREAD = 2
 
@@ -43,37 +44,7 @@ def tabulate_participants(predictions: Predictions) -> list[Column]:
         for rows in own
     ]
     winners = means.argmax(axis=1)
-    names = name_outputs(target)
-    if target.kind == "classification":
-        values = [
-            Column(
-                name="label",
-                cells=[target.classes[winner] for winner in winners],
-                description=f"Most probable class of {target.name}.",
-                levels={
-                    label: f"The class of column {name}."
-                    for label, name in zip(target.classes, names, strict=True)
-                },
-            )
-        ]
-        values += [
-            Column(
-                name=name,
-                cells=round_numbers(means[:, at]),
-                description=f"Probability of {target.name} = {label}, 0 to 1; mean over runs.",
-            )
-            for at, (name, label) in enumerate(zip(names, target.classes, strict=True))
-        ]
-        unit, what = None, "the probability of the label"
-    else:
-        unit = "z-score" if target.mean is None else target.unit or "arbitrary"
-        description = f"Predicted {target.name}; mean over runs."
-        values = [
-            Column(
-                name=names[0], cells=round_numbers(means[:, 0]), description=description, unit=unit
-            )
-        ]
-        what = "the value"
+    unit, what, values = _tabulate_values(target, means)
     return [
         Column(
             name="participant_id",
@@ -92,6 +63,37 @@ def tabulate_participants(predictions: Predictions) -> list[Column]:
         *_tabulate_trust(predictions, [rows_of[person] for person in people], unit=unit),
         Column(name="n_runs", cells=[len(rows) for rows in own], description="Runs averaged over."),
     ]
+
+
+def _tabulate_values(
+    target: TargetSpec, means: NDArray[np.float64]
+) -> tuple[str | None, str, list[Column]]:
+    """Return the unit of the values, what they are in words, and their columns; means (n, C)."""
+    names = name_outputs(target)
+    if target.kind != "classification":
+        unit = "z-score" if target.mean is None else target.unit or "arbitrary"
+        description = f"Predicted {target.name}; mean over runs."
+        cells = round_numbers(means[:, 0])
+        value = Column(name=names[0], cells=cells, description=description, unit=unit)
+        return unit, "the value", [value]
+    label = Column(
+        name="label",
+        cells=[target.classes[winner] for winner in means.argmax(axis=1)],
+        description=f"Most probable class of {target.name}.",
+        levels={
+            label: f"The class of column {name}."
+            for label, name in zip(target.classes, names, strict=True)
+        },
+    )
+    probabilities = [
+        Column(
+            name=name,
+            cells=round_numbers(means[:, at]),
+            description=f"Probability of {target.name} = {label}, 0 to 1; mean over runs.",
+        )
+        for at, (name, label) in enumerate(zip(names, target.classes, strict=True))
+    ]
+    return None, "the probability of the label", [label, *probabilities]
 
 
 def _tabulate_trust(

@@ -101,13 +101,6 @@ def tabulate_quality(
     tsnr : median temporal signal-to-noise ratios, NaN where not known; a column only if any is.
     novelties : distances from the training runs, likewise.
     """
-    grids = [result.sidecar.get("Grid") for result in results]
-    clocks = [grid.get("repetition_time_s") if isinstance(grid, dict) else None for grid in grids]
-    volumes = [result.read_number("NumberOfVolumes") for result in results]
-    durations = [
-        round(n * clock, 6) if n is not None and isinstance(clock, int | float) else None
-        for n, clock in zip(volumes, clocks, strict=True)
-    ]
     return [
         *identify_runs(results),
         Column(
@@ -117,23 +110,7 @@ def tabulate_quality(
             "these were not at hand.",
             unit="mm",
         ),
-        Column(
-            name="duration",
-            cells=durations,
-            description="Length of the run as the model read it.",
-            unit="s",
-        ),
-        Column(
-            name="n_volumes",
-            cells=[None if n is None else int(n) for n in volumes],
-            description="Volumes on the model's clock.",
-        ),
-        Column(
-            name="repetition_time",
-            cells=[result.read_number("SourceRepetitionTime") for result in results],
-            description="Time between volumes of the source.",
-            unit="s",
-        ),
+        *_tabulate_lengths(results),
         Column(
             name="brain_coverage",
             cells=round_numbers(
@@ -159,6 +136,35 @@ def tabulate_quality(
             name="n_warnings",
             cells=[len(result.list_texts("Warnings")) for result in results],
             description="Warnings of the participant level; the run's sidecar has their text.",
+        ),
+    ]
+
+
+def _tabulate_lengths(results: Sequence[Result]) -> list[Column]:
+    """Return how long each run is: in seconds, in volumes, and the time between these."""
+    grids = [result.sidecar.get("Grid") for result in results]
+    clocks = [grid.get("repetition_time_s") if isinstance(grid, dict) else None for grid in grids]
+    volumes = [result.read_number("NumberOfVolumes") for result in results]
+    return [
+        Column(
+            name="duration",
+            cells=[
+                round(n * clock, 6) if n is not None and isinstance(clock, int | float) else None
+                for n, clock in zip(volumes, clocks, strict=True)
+            ],
+            description="Length of the run as the model read it.",
+            unit="s",
+        ),
+        Column(
+            name="n_volumes",
+            cells=[None if n is None else int(n) for n in volumes],
+            description="Volumes on the model's clock.",
+        ),
+        Column(
+            name="repetition_time",
+            cells=[result.read_number("SourceRepetitionTime") for result in results],
+            description="Time between volumes of the source.",
+            unit="s",
         ),
     ]
 
