@@ -30,7 +30,8 @@ CONFOUNDS = "confounds only"
 GUESS = "guess"
 
 MAIN_MEASURE = {"classification": "auroc", "regression": "mae"}
-"""By which models are compared."""
+"""By which models are compared. The area is that within folds, where a guess has 0.5: over pooled
+rows a guess is worse than that, and whatever is noise would beat it."""
 
 SIGNIFICANCE = 0.05
 
@@ -99,7 +100,12 @@ class Verdict:
         difference = self.difference
         verb = "beats" if self.is_beaten else "does not beat"
         if difference.value is None:
-            return f"The model {verb} {self.baseline}: {difference.name} is not defined."
+            why = (
+                ", for no fold tests two classes"
+                if difference.name == MAIN_MEASURE["classification"]
+                else ""
+            )
+            return f"The model {verb} {self.baseline}: {difference.name} is not defined{why}."
         interval = (
             ""
             if difference.low is None or difference.high is None

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from neurostorm_bids.train.metrics import Measure
+
     Floats = NDArray[np.float64]
 
 
@@ -80,7 +82,9 @@ def compare_predictions(
     both = (np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64))
     rows = sort_rows(truth, both, participants, folds)
     one, two = rows.predictions
-    measure = measure_classification if one.ndim > 1 else measure_regression
+    measure: Measure = (
+        partial(measure_classification, folds=rows.folds) if one.ndim > 1 else measure_regression
+    )
 
     def subtract(one: Floats, two: Floats, weights: Floats) -> dict[str, Floats]:
         other = measure(rows.truth, two, weights)

@@ -39,7 +39,11 @@ _RELATIVE_ROUNDING = 1e-12
 
 
 def measure_classification(
-    truth: Floats, probabilities: Floats, weights: Floats
+    truth: Floats,
+    probabilities: Floats,
+    weights: Floats,
+    *,
+    folds: NDArray[np.int64] | None = None,
 ) -> dict[str, Floats]:
     """Measure how well probabilities name the classes.
 
@@ -48,6 +52,7 @@ def measure_classification(
     truth : shape (n,), positions of the classes.
     probabilities : shape (n, C).
     weights : shape (B, n), at least 0.
+    folds : shape (n,), numbers of the folds that rows were tested in; None for one.
 
     Returns
     -------
@@ -57,7 +62,10 @@ def measure_classification(
         Recall, and F1, of each class that occurs in `truth`, averaged with equal weight.
     auroc
         Area under the receiver operating characteristic; for more than two classes, of each class
-        against the rest, averaged with equal weight.
+        against the rest, averaged with equal weight. Only rows of the same fold are compared, so
+        that a fold counts by its pairs of two classes: models of different folds are different
+        models. Where prevalences differ, whoever is tested on more of a class has learnt from
+        fewer, and over pooled rows even a guess of the training shares is worse than 0.5.
     calibration_error
         Expected calibration error of the most probable class, in ten bins of equal width (Naeini,
         Cooper & Hauskrecht 2015). It is biased upwards when rows are few.
@@ -69,7 +77,8 @@ def measure_classification(
     total = weights.sum(axis=1)
     n_true, n_guess = weights @ is_true, weights @ is_guess
     n_hit = weights @ (is_true & is_guess)
-    areas = [_measure_area(probabilities[:, c], truth == c, weights) for c in occurring]
+    places = np.zeros(len(truth), dtype=np.int64) if folds is None else folds
+    areas = [_measure_area(probabilities[:, c], truth == c, weights, places) for c in occurring]
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "accuracy": (weights @ (truth == guess)) / total,
@@ -119,17 +128,27 @@ def count_confusions(truth: Floats, probabilities: Floats, n_classes: int) -> ND
     return counts.reshape(n_classes, n_classes)
 
 
-def _measure_area(scores: Floats, is_positive: NDArray[np.bool_], weights: Floats) -> Floats:
-    """Return the share of pairs (positive, negative) that the scores put in order; ties half."""
-    order, starts, _ = _sort_ties(scores)
+def _measure_area(
+    scores: Floats,
+    is_positive: NDArray[np.bool_],
+    weights: Floats,
+    folds: NDArray[np.int64],
+) -> Floats:
+    """Return the share of pairs (positive, negative) of a fold that are in order; ties half."""
+    levels = np.unique(scores, return_inverse=True)[1]
+    keys = folds * len(scores) + levels
+    order = np.argsort(keys, kind="stable")
+    different, starts = np.unique(keys[order], return_index=True)
+    _, first, fold = np.unique(different // len(scores), return_index=True, return_inverse=True)
     ordered = weights[:, order]
     positive = np.add.reduceat(ordered * is_positive[order], starts, axis=1)
     negative = np.add.reduceat(ordered * ~is_positive[order], starts, axis=1)
-    below = np.cumsum(negative, axis=1) - negative / 2
+    passed = np.cumsum(negative, axis=1)
+    before = (passed - negative)[:, first]  # of the folds that come first
+    below = passed - negative / 2 - before[:, fold]
+    n_positive, n_negative = (np.add.reduceat(one, first, axis=1) for one in (positive, negative))
     with np.errstate(invalid="ignore", divide="ignore"):
-        area: Floats = (positive * below).sum(axis=1) / (
-            positive.sum(axis=1) * negative.sum(axis=1)
-        )
+        area: Floats = (positive * below).sum(axis=1) / (n_positive * n_negative).sum(axis=1)
     return area
 
 

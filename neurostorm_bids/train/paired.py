@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from neurostorm_bids.inputs.tsv import Table
     from neurostorm_bids.train.comparison import Difference
+    from neurostorm_bids.train.metrics import Measure
 
     Floats = NDArray[np.float64]
 
@@ -94,8 +96,11 @@ def compare_finetunings(
         folds=[key[2] for key in one.keys],
         resampling=resampling,
     )
-    measure = measure_classification if one.classes else measure_regression
     is_known = _find_known(one, two)
+    folds = np.unique([key[2] for key in one.keys], return_inverse=True)[1][is_known]
+    measure: Measure = (
+        partial(measure_classification, folds=folds) if one.classes else measure_regression
+    )
     once = np.ones((1, int(is_known.sum())))
     of_one, of_two = (measure(truth[is_known], x.outputs[is_known], once) for x in (one, two))
     return [

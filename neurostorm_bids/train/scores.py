@@ -119,7 +119,8 @@ def score_classification(
     probabilities : shape (n, C); rows with NaN (never tested) are left out.
     participants : label of each row.
     classes : names, in the order of the probabilities.
-    folds : name of the fold that each row was tested in; None for one held-out set.
+    folds : name of the fold that each row was tested in; None for one held-out set. The AUROC
+        compares rows of one fold only, see `metrics.measure_classification`.
     resampling : the truth is permuted between participants of a fold, or between the rows of each
         participant where these differ. Models are not fitted again.
 
@@ -146,7 +147,7 @@ def score_classification(
     confusion = count_confusions(rows.truth, rows.predictions[0], len(classes))
     return Scores(
         kind="classification",
-        scores=_score(rows, measure_classification, chance, resampling),
+        scores=_score(rows, partial(measure_classification, folds=rows.folds), chance, resampling),
         n_participants=rows.n_participants,
         n_rows=len(rows.truth),
         n_left_out=rows.n_left_out,

@@ -7,9 +7,10 @@ import pytest
 from neurostorm_bids.train.baselines import evaluate_baselines, judge_model
 from neurostorm_bids.train.cases import Cases
 from neurostorm_bids.train.evaluate import evaluate_features
+from neurostorm_bids.train.predictor import FitOptions
 from neurostorm_bids.train.resampling import Resampling
 from neurostorm_bids.train.scores import score_classification, score_regression
-from neurostorm_bids.train.splits import gather_people, split_k_fold
+from neurostorm_bids.train.splits import gather_people, split_by_site, split_k_fold
 
 N_PEOPLE = 60
 PEOPLE = [f"{number:02d}" for number in range(N_PEOPLE)]
@@ -71,6 +72,34 @@ def test_confounds_alone_catch_a_target_that_is_only_site():
         target, found["confounds only"].outputs, PEOPLE, classes=("a", "b")
     )
     assert scores["auroc"].value > 0.95
+
+
+def test_noise_does_not_beat_the_guess_where_sites_differ_in_prevalence():
+    beaten, sites = [], np.repeat(list("abcd"), 30)
+    people = [f"{number:03d}" for number in range(120)]
+    splits = split_by_site(people, dict(zip(people, sites, strict=True)))
+    resampling = Resampling(n_bootstrap=0, n_permutations=99)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        target = np.concatenate([rng.permutation(np.arange(30) < 6 * n) for n in (1, 2, 3, 4)])
+        cases = Cases(
+            target=target.astype(float),
+            participants=people,
+            classes=("a", "b"),
+            features=rng.normal(size=(120, 5)),
+        )
+        given = evaluate_features(cases, splits, options=FitOptions(penalties=(0.1,)))
+        guess = evaluate_baselines(cases, splits, connectivity=None, nuisance=None)["guess"]
+        (verdict,) = judge_model(
+            cases.target,
+            given.outputs,
+            {"guess": guess.outputs},
+            people,
+            folds=given.folds,
+            resampling=resampling,
+        )
+        beaten.append(verdict.is_beaten)
+    assert sum(beaten) <= 1
 
 
 @pytest.mark.parametrize("classes", [(), ("a", "b")])

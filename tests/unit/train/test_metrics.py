@@ -53,6 +53,35 @@ def test_classification_equals_scikit_learn_on_repeated_rows(classes):
             assert measured[name][at] == pytest.approx(value, abs=1e-12), name
 
 
+def test_the_area_within_folds_is_that_of_each_fold_weighted_by_its_pairs():
+    rng = np.random.default_rng(0)
+    truth, folds = rng.integers(0, 2, 60).astype(float), rng.permutation(np.arange(60) % 4)
+    truth[folds == 3] = 1  # a fold of one class has no pairs
+    score = np.round(rng.random(60) + folds, 1)
+    weights = draw_weights(rng, 60)
+    outputs = np.stack([1 - score, score], axis=1)
+    measured = measure_classification(truth, outputs, weights, folds=folds)["auroc"]
+    for at, weighting in enumerate(weights):
+        areas, n_pairs = [], []
+        for fold in range(3):
+            own = weighting * (folds == fold)
+            true, given = repeat(truth, own), repeat(score, own)
+            areas.append(reference.roc_auc_score(true, given))
+            n_pairs.append(true.sum() * (1 - true).sum())
+        assert measured[at] == pytest.approx(np.average(areas, weights=n_pairs), abs=1e-12)
+
+
+def test_a_constant_in_each_fold_is_at_chance_and_folds_of_one_class_have_no_area():
+    truth = np.repeat([0.0, 1, 0, 1], [8, 2, 2, 8])
+    folds = np.repeat([0, 1], 10)
+    guess = np.where(folds == 0, 0.8, 0.2)  # the share of the other fold
+    outputs, once = np.stack([1 - guess, guess], axis=1), np.ones((1, 20))
+    assert measure_classification(truth, outputs, once)["auroc"][0] < 0.3
+    assert measure_classification(truth, outputs, once, folds=folds)["auroc"][0] == 0.5
+    alone = measure_classification(truth, outputs, once, folds=truth.astype(int))
+    assert np.isnan(alone["auroc"][0])
+
+
 def test_confusions_equal_scikit_learn(classes):
     truth, probabilities, _ = classes
     expected = reference.confusion_matrix(truth, probabilities.argmax(axis=1))

@@ -12,16 +12,16 @@ from neurostorm_bids.train.paired import compare_finetunings, read_predictions
 
 
 def write(folder, seed=0, *, truth=None, quality=0.0, order=None):
-    """Write predictions of 24 participants: noise, and `quality` times the truth."""
+    """Write predictions of 48 participants: noise, and `quality` times the truth."""
     rng = np.random.default_rng(seed)
-    truth = np.tile(["control", "patient"], 12) if truth is None else truth
+    truth = np.tile(["control", "patient"], 24) if truth is None else truth
     known = (truth == "patient") * 2 - 1 if truth.dtype.kind == "U" else truth
-    noisy = quality * known + rng.normal(size=24)
+    noisy = quality * known + rng.normal(size=48)
     table = pd.DataFrame(
         {
-            "participant_id": [f"sub-{number:02d}" for number in range(24)],
-            "example": [f"sub-{number:02d}" for number in range(24)],
-            "fold": [f"fold{1 + number % 3}" for number in range(24)],
+            "participant_id": [f"sub-{number:02d}" for number in range(48)],
+            "example": [f"sub-{number:02d}" for number in range(48)],
+            "fold": [f"fold{1 + number % 3}" for number in range(48)],
             "truth": truth,
         }
     )
@@ -63,7 +63,7 @@ def test_a_finetuning_does_not_differ_from_itself(tmp_path):
 
 @pytest.mark.parametrize("kind", ["classes", "numbers"])
 def test_the_better_one_is_found_and_exchanging_them_turns_the_sign(tmp_path, kind):
-    truth = None if kind == "classes" else np.linspace(-2, 2, 24)
+    truth = None if kind == "classes" else np.linspace(-2, 2, 48)
     good = write(tmp_path / "good", quality=4.0, truth=truth)
     bad = write(tmp_path / "bad", seed=1, truth=truth)
     found, turned = (as_frame(compare_finetunings(*pair)) for pair in ((good, bad), (bad, good)))
@@ -76,14 +76,14 @@ def test_the_better_one_is_found_and_exchanging_them_turns_the_sign(tmp_path, ki
 
 def test_the_order_of_rows_changes_nothing(tmp_path):
     one, other = write(tmp_path / "one", quality=2.0), write(tmp_path / "other", seed=1)
-    mixed = write(tmp_path / "mixed", quality=2.0, order=np.random.default_rng(0).permutation(24))
+    mixed = write(tmp_path / "mixed", quality=2.0, order=np.random.default_rng(0).permutation(48))
     first, second = (as_frame(compare_finetunings(folder, other)) for folder in (one, mixed))
     pd.testing.assert_frame_equal(first, second)
 
 
 def test_other_folds_or_people_cannot_be_paired(tmp_path):
-    one, other = write(tmp_path / "one"), write(tmp_path / "other", order=range(23))
-    with pytest.raises(DataError, match=r"participants 23\. Run the second .* --splits"):
+    one, other = write(tmp_path / "one"), write(tmp_path / "other", order=range(47))
+    with pytest.raises(DataError, match=r"participants 47\. Run the second .* --splits"):
         compare_finetunings(one, other)
 
 
