@@ -139,9 +139,10 @@ def _show_scores(found: Finetuning) -> str:
         format_table(
             ["Method", *heads],
             rows,
-            caption="In brackets 95 % intervals, by resampling participants. All methods tested "
-            "the same participants in the same splits. Chance: of a guess that knows only how "
-            "often each class, or which mean, occurs."
+            caption="In brackets 95 % intervals, by resampling participants; they do not allow for "
+            "what models of different folds share. All methods tested the same participants in the "
+            "same splits; an AUROC compares those of one fold. Chance: of a guess that knows only "
+            "how often each class, or which mean, occurs."
             + (f" With the seed {found.rounds[0].seed}." if len(found.rounds) > 1 else ""),
         )
     ]
@@ -152,7 +153,8 @@ def _show_scores(found: Finetuning) -> str:
             format_table(
                 ["The model minus", *heads],
                 [[one.name, *_list_differences(one)] for one in baselines],
-                caption="Differences with 95 % intervals, of the same resamples of participants.",
+                caption="Differences with 95 % intervals, of the same resamples of participants, "
+                "widened because models of different folds learnt from mostly the same people.",
             )
         )
     return format_section("Scores", *parts)
@@ -191,7 +193,12 @@ def _show_p_values(found: Finetuning) -> str:
             for one in found.compared
         ],
         caption=f"p-values, one-sided, of {found.options.n_permutations} permutations of the truth "
-        "between participants of a fold; models were not fitted again.",
+        + (
+            "within participants"
+            if scores.permutes_within
+            else "between participants of a fold with as many examples"
+        )
+        + "; models were not fitted again. They allow for what models of different folds share.",
     )
 
 

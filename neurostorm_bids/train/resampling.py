@@ -135,17 +135,36 @@ def bootstrap(
     }
 
 
+def varies_within(rows: Rows) -> bool:
+    """Return whether the truth varies more within participants than between those to exchange.
+
+    So do a task or a condition, of which everybody has each; a diagnosis or an age does not, though
+    it may change from session to session.
+    """
+    sizes = np.bincount(rows.participants)
+    kinds = np.stack([rows.folds, sizes[rows.participants]])
+    alike = np.unique(kinds, axis=1, return_inverse=True)[1].ravel()
+    own = (np.bincount(rows.participants, weights=rows.truth) / sizes)[rows.participants]
+    shared = (np.bincount(alike, weights=rows.truth) / np.bincount(alike))[alike]
+    within, between = ((rows.truth - own) ** 2).sum(), ((own - shared) ** 2).sum()
+    return bool(within > between)
+
+
 def permute(rows: Rows, rng: np.random.Generator) -> Floats:
-    """Return the truth permuted between participants of a fold, or within each participant."""
-    people, first = np.unique(rows.participants, return_index=True)
-    own = rows.truth[first]
-    if not np.array_equal(own[rows.participants], rows.truth):
+    """Return the truth permuted between participants, or within them where it `varies_within`.
+
+    Between participants, all truths of one go to another of the same fold with as many rows, the
+    lowest to the row that had the lowest.
+    """
+    if varies_within(rows):
         order = np.lexsort([rng.random(len(rows.truth)), rows.participants])
         return rows.truth[order]  # rows stand in order of participants
+    people, first, sizes = np.unique(rows.participants, return_index=True, return_counts=True)
     folds = rows.folds[first]
-    moved = np.empty_like(own)
-    moved[np.lexsort([people, folds])] = own[np.lexsort([rng.random(len(people)), folds])]
-    return moved[rows.participants]
+    giver = np.empty_like(people)
+    giver[np.lexsort([people, sizes, folds])] = np.lexsort([rng.random(len(people)), sizes, folds])
+    place = np.arange(len(rows.truth)) - first[rows.participants]
+    return rows.truth[first[giver][rows.participants] + place]
 
 
 def measure_dependence(rows: Rows) -> float:

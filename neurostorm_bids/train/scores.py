@@ -1,7 +1,7 @@
 """How good predictions are: measures with bootstrap intervals, chance levels and p-values.
 
 Rows are what was predicted once: participants, sessions, runs or clips. What is resampled and
-permuted is always participants.
+permuted is participants; the truth is permuted within them where it is a condition of theirs.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from neurostorm_bids.train.resampling import (
     measure_dependence,
     permute,
     sort_rows,
+    varies_within,
 )
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Scores:
     n_participants, n_rows : that were scored.
     n_left_out : rows without a truth or a prediction.
     resampling : how often participants were resampled and permuted.
+    permutes_within : whether the truth was permuted within participants, not between them.
     classes, confusion : for classification, rows counted by true and by predicted class.
     unit : of mae and rmse.
     """
@@ -89,6 +91,7 @@ class Scores:
     n_rows: int
     n_left_out: int
     resampling: Resampling
+    permutes_within: bool = False
     classes: tuple[str, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
     unit: str | None = None
@@ -121,8 +124,7 @@ def score_classification(
     classes : names, in the order of the probabilities.
     folds : name of the fold that each row was tested in; None for one held-out set. The AUROC
         compares rows of one fold only, see `metrics.measure_classification`.
-    resampling : the truth is permuted between participants of a fold, or between the rows of each
-        participant where these differ. Models are not fitted again.
+    resampling : the truth is permuted as in `resampling.permute`. Models are not fitted again.
 
     Raises
     ------
@@ -152,6 +154,7 @@ def score_classification(
         n_rows=len(rows.truth),
         n_left_out=rows.n_left_out,
         resampling=resampling,
+        permutes_within=varies_within(rows),
         classes=tuple(classes),
         confusion=tuple(tuple(counts) for counts in confusion.tolist()),
     )
@@ -195,6 +198,7 @@ def score_regression(
         n_rows=len(rows.truth),
         n_left_out=rows.n_left_out,
         resampling=resampling,
+        permutes_within=varies_within(rows),
         unit=unit,
     )
 

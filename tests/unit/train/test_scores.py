@@ -191,6 +191,31 @@ def test_permuting_keeps_folds_and_participants_together():
     assert any((permute(rows, rng) != truth).any() for _ in range(3))
 
 
+@pytest.mark.parametrize("n_twice", [0, 1, 100])
+def test_second_sessions_leave_participants_exchangeable(n_twice):
+    truth, predictions, people = make_regression(100, noise=4)
+    folds = [str(at % 5) for at in range(100)]
+    scores = score_regression(
+        np.r_[truth, truth[:n_twice] + 1],
+        np.r_[predictions, predictions[:n_twice] + 1],
+        people + people[:n_twice],
+        folds=folds + folds[:n_twice],
+        resampling=QUICK,
+    )
+    assert not scores.permutes_within
+    assert [score.p_value for score in scores.scores] == [pytest.approx(1 / 101)] * 5
+
+
+def test_all_truths_of_a_participant_go_to_one_of_the_fold_with_as_many_rows():
+    people = ["a", "a", "b", "b", "c", "d", "e", "e"]
+    truth = np.array([40.0, 41, 60, 61, 20, 30, 80, 81])
+    folds = list("xxxxxxyy")
+    rows = sort_rows(truth, (truth,), people, folds)
+    found = {tuple(permute(rows, np.random.default_rng(seed))) for seed in range(40)}
+    pairs, singles = [(40, 41, 60, 61), (60, 61, 40, 41)], [(20, 30), (30, 20)]
+    assert found == {(*pair, *single, 80, 81) for pair in pairs for single in singles}
+
+
 def test_states_of_a_participant_are_permuted_within_the_participant():
     people = np.repeat(name_people(5), 3)
     truth = np.tile([0.0, 1, 2], 5)
