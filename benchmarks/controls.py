@@ -6,7 +6,6 @@ Whatever finds anything in them finds it by chance.
 from __future__ import annotations
 
 import shutil
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import nibabel as nib
@@ -20,33 +19,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
 
 SHUFFLED = "_shuffled"
 """What the name of a shuffled column ends in."""
 
 KEY = "participant_id"
-N_DRAFTS = 500
 BLOCK_VOXELS = 5
 
 
 def add_shuffled_columns(raw: Path, *, seed: int) -> None:
     """Add to the tables of participants a shuffled copy of each column that is planted.
 
-    Of many shuffles the one is taken that goes least with any column as it was, itself included: a
-    shuffle that happens to resemble age can be predicted from what follows age.
+    It is the first that is drawn. One that is chosen for resembling nothing does worse than chance
+    out of sample, and could never be found.
     """
-    tables = {path: pd.read_csv(path, sep="\t") for path in _list_tables(raw)}
-    columns = [table.drop(columns=KEY) for table in tables.values()]
-    planted = pd.get_dummies(pd.concat(columns, axis=1), dtype=float).to_numpy()
     generator = np.random.default_rng(seed)
-    for path, table in tables.items():
+    for path in _list_tables(raw):
+        table = pd.read_csv(path, sep="\t")
         for column in table.columns.drop(KEY):
-            codes = pd.factorize(table[column], sort=True)[0].astype(float)
-            orders = [generator.permutation(len(table)) for _ in range(N_DRAFTS)]
-            found = [_find_largest_correlation(codes[order], planted) for order in orders]
-            best = orders[int(np.argmin(found))]
-            table[f"{column}{SHUFFLED}"] = table[column].to_numpy()[best]
+            table[f"{column}{SHUFFLED}"] = generator.permutation(table[column].to_numpy())
         write_table(path, table)
 
 
@@ -79,13 +70,14 @@ def copy_with_shuffled_tasks(
             shutil.copy2(path, func / name)
 
 
-def copy_with_exchanged_sessions(output: Path, copy: Path, session: str) -> None:
-    """Copy what `participant` wrote; each person's second session is given to the next person."""
+def copy_with_exchanged_sessions(output: Path, copy: Path, session: str, *, seed: int) -> None:
+    """Copy what `participant` wrote; a session of everybody is given to somebody, by lot."""
     shutil.copytree(output, copy)
     people = sorted(path.name for path in copy.glob("sub-*") if path.is_dir())
     for label in people:
         (copy / label / session).rename(copy / f"{label}_taken")
-    for label, owner in pairwise([*people, people[0]]):
+    owners = np.random.default_rng(seed).permutation(people).tolist()
+    for label, owner in zip(people, owners, strict=True):
         (copy / f"{label}_taken").rename(copy / owner / session)
         for path in sorted((copy / owner / session).rglob(f"{label}_*")):
             if path.suffix == ".json":
@@ -106,9 +98,3 @@ def write_blocks(path: Path) -> None:
 
 def _list_tables(raw: Path) -> list[Path]:
     return [raw / "participants.tsv", *sorted((raw / "phenotype").glob("*.tsv"))]
-
-
-def _find_largest_correlation(codes: NDArray[np.float64], columns: NDArray[np.float64]) -> float:
-    """Return the largest correlation of codes (n,) with any of the columns (n, K)."""
-    correlation = np.corrcoef(codes, columns, rowvar=False)[0, 1:]
-    return float(np.abs(correlation).max())

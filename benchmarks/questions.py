@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from benchmarks.controls import SHUFFLED
 from benchmarks.planted import CohortPlan
+from neurostorm_bids.inputs import Selection
 
 SESSION_1, REST = ("--session-id", "1"), ("--task-id", "rest")
 
@@ -23,6 +24,7 @@ class Question:
     control_raw : the dataset that the control is read from, below the working folder.
     control_select : as `select`, of the control; None for the same.
     has_control : whether the control is asked for.
+    selection : as `select`, for many shuffles of the target in `shuffles`; None for none.
     """
 
     use: str
@@ -32,6 +34,7 @@ class Question:
     control_raw: str = "cohort"
     control_select: tuple[str, ...] | None = None
     has_control: bool = True
+    selection: Selection | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,7 @@ class Plan:
     questions : of the finetune level.
     n_swapped : participants whose tasks are shuffled.
     reidentifies : whether the first 20 people are looked for across sessions.
+    n_shuffles : of every target with a selection, and of whose the second sessions are.
     """
 
     cohort: CohortPlan = field(default_factory=CohortPlan)
@@ -52,10 +56,16 @@ class Plan:
     questions: tuple[Question, ...]
     n_swapped: int = 0
     reidentifies: bool = False
+    n_shuffles: int = 20
 
 
 def _ask(use: str, target: str) -> Question:
-    return Question(use=use, target=target, control=f"{target}{SHUFFLED}")
+    return Question(
+        use=use,
+        target=target,
+        control=f"{target}{SHUFFLED}",
+        selection=Selection(task_ids=("rest",)),
+    )
 
 
 AGE = _ask("age and sex", "age")
@@ -74,6 +84,7 @@ FULL = Plan(
             select=SESSION_1,
             control_raw="swapped",
             control_select=(),
+            selection=Selection(session_ids=("1",)),
         ),
         Question(
             use="task or state",
@@ -92,5 +103,5 @@ SHORT = Plan(
         *("--max-steps", "4", "--evaluate-every", "4"),
         *("--participant-label", "01", "02", "03", *REST),
     ),
-    questions=(AGE, replace(SITE_ONLY, has_control=False)),
+    questions=(AGE, replace(SITE_ONLY, has_control=False, selection=None)),
 )

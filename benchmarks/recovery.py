@@ -3,12 +3,13 @@
 Makes the cohort, pretrains a tiny encoder on it, and asks the finetune, participant and group
 levels for what was planted: age, sex, a questionnaire's score, a diagnosis, who a run belongs to
 across sessions, the task of a run, and the condition of a clip. Every question is asked a second
-time of a control in which the truth was shuffled; a target that is only the site is asked too.
+time of a control in which the truth was shuffled, and of more shuffles by `shuffles`; a target that
+is only the site is asked too.
 
     python -m benchmarks.recovery [--short] [--folder CACHE] [--out FILE]
 
 With a folder, what is there from an earlier call is not computed again. One process, one thread.
-The shuffles were drawn without looking at a model; nothing was tuned on what is scored.
+Every shuffle is taken as it is drawn; nothing was tuned on what is scored.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from benchmarks.cohort import write_cohort
@@ -34,6 +36,7 @@ from benchmarks.controls import (
 )
 from benchmarks.machine import describe_machine
 from benchmarks.questions import FULL, HALF, REST, SHORT
+from benchmarks.shuffles import exchange_sessions, make_options, shuffle_targets, summarise
 from neurostorm_bids.cli import main as neurostorm
 
 if TYPE_CHECKING:
@@ -53,7 +56,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
 
     Returns
     -------
-    Rows (one per question, control and method), and the command lines that made them.
+    Rows (one per question, control and method), what many shuffles came to, and the command lines.
     """
     asked = _Asker(folder)
     prepare(plan, folder)
@@ -66,7 +69,23 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
             rows += asked.finetune(question, is_control=True)
     if plan.reidentifies:
         rows += asked.reidentify()
-    return {"commands": asked.commands, "rows": rows}
+    return {"commands": asked.commands, "rows": rows, "shuffles": shuffle_all(plan, folder)}
+
+
+def shuffle_all(plan: Plan, folder: Path) -> list[dict[str, Any]]:
+    """Shuffle every target of a plan many times; return a row for each."""
+    generator, rows = np.random.default_rng(SEED), []
+    for question in plan.questions:
+        if question.selection is not None:
+            model = folder / "out" / ENCODER
+            options = make_options(folder, model, question.target, question.selection)
+            scores = shuffle_targets(options, plan.n_shuffles, generator=generator)
+            rows.append(summarise(question.use, question.target, scores))
+    if plan.reidentifies:
+        given = (folder / "cohort", folder / "embedded", "2", plan.n_shuffles)
+        scores = exchange_sessions(*given, generator=generator)
+        rows.append(summarise("who is this", "participant", scores))
+    return rows
 
 
 def prepare(plan: Plan, folder: Path) -> None:
@@ -141,7 +160,7 @@ class _Asker:
         options = ["--model", str(self.folder / "out" / ENCODER), *REST, *HALF]
         output = self.call("cohort", "embedded", "participant", *options)
         if not (self.folder / "exchanged").exists():
-            copy_with_exchanged_sessions(output, self.folder / "exchanged", "ses-2")
+            copy_with_exchanged_sessions(output, self.folder / "exchanged", "ses-2", seed=SEED)
         rows = []
         for name, is_control in (("embedded", False), ("exchanged", True)):
             place = self.call("cohort", name, "group", *REST)
@@ -192,6 +211,7 @@ def main(argv: list[str] | None = None) -> int:
         content = {"machine": machine, "threads": 1, **found}
         given.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(table.drop(columns="use").to_string(index=False))
+    print(pd.DataFrame(found["shuffles"]).drop(columns="use").to_string(index=False))
     return 0
 
 

@@ -19,6 +19,7 @@ from benchmarks.controls import (
 from benchmarks.planted import CohortPlan
 from benchmarks.questions import SHORT
 from benchmarks.recovery import CONFOUNDS, CONNECTIVITY, MODEL, run
+from benchmarks.shuffles import shuffle
 
 
 class ShortPlan(CohortPlan):
@@ -28,9 +29,13 @@ class ShortPlan(CohortPlan):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    rows = pd.DataFrame(run(SHORT, tmp_path_factory.mktemp("recovery"))["rows"])
-    return rows.set_index(["target", "truth", "method"])
+def made(tmp_path_factory):
+    return run(SHORT, tmp_path_factory.mktemp("recovery"))
+
+
+@pytest.fixture(scope="module")
+def found(made):
+    return pd.DataFrame(made["rows"]).set_index(["target", "truth", "method"])
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +45,15 @@ def raw(tmp_path_factory):
     return folder
 
 
-def test_age_is_found_and_a_shuffled_age_is_not(found):
-    planted, shuffled = (found.loc[("age", truth, MODEL)] for truth in ("planted", "shuffled"))
+def test_age_is_found_and_a_shuffled_age_is_not(made, found):
+    planted = found.loc[("age", "planted", MODEL)]
     assert planted["value"] > 0.3
     assert planted["is_above_chance"]
-    assert shuffled["value"] < 0.2
-    assert not shuffled["is_above_chance"]
     assert planted["n_participants"] == 24
+    (shuffled,) = made["shuffles"]
+    assert shuffled["n_shuffles"] == 20
+    assert shuffled["mean"] < 0.05
+    assert shuffled["n_intervals_above_chance"] <= 2
 
 
 def test_confounds_catch_a_target_that_is_only_the_site(found):
@@ -57,16 +64,19 @@ def test_confounds_catch_a_target_that_is_only_the_site(found):
     assert not found.loc[("age", "planted", CONFOUNDS), "is_above_chance"]
 
 
-def test_a_shuffled_column_has_the_same_values_and_resembles_nothing(raw, tmp_path):
-    for name in ("participants.tsv", "phenotype/memory.tsv"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes((raw / name).read_bytes())
-    add_shuffled_columns(tmp_path, seed=0)
-    table = pd.read_csv(tmp_path / "participants.tsv", sep="\t")
-    assert sorted(table["age"]) == sorted(table[f"age{SHUFFLED}"])
-    assert abs(np.corrcoef(table["age"], table[f"age{SHUFFLED}"])[0, 1]) < 0.5
-    same_sex = (table["sex"] == table[f"sex{SHUFFLED}"]).mean()
-    assert 0.25 < same_sex < 0.75
+def test_a_shuffled_column_has_the_same_values_and_is_not_chosen(raw, tmp_path):
+    resemblance = []
+    for seed in range(40):
+        for name in ("participants.tsv", "phenotype/memory.tsv"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes((raw / name).read_bytes())
+        add_shuffled_columns(tmp_path, seed=seed)
+        table = pd.read_csv(tmp_path / "participants.tsv", sep="\t")
+        assert sorted(table["age"]) == sorted(table[f"age{SHUFFLED}"])
+        resemblance.append(np.corrcoef(table["age"], table[f"age{SHUFFLED}"])[0, 1])
+    # Of 12 people drawn by lot: mean 0, deviation 1 / sqrt(11) = 0.3.
+    assert abs(np.mean(resemblance)) < 0.15
+    assert 0.2 < np.std(resemblance) < 0.4
     memory = pd.read_csv(tmp_path / "phenotype/memory.tsv", sep="\t")
     assert sorted(memory["memory_score"]) == sorted(memory[f"memory_score{SHUFFLED}"])
 
@@ -101,19 +111,32 @@ def test_half_of_the_sessions_have_exchanged_tasks(raw, tmp_path):
     assert sorted(is_same) == [False, False, True, True]
 
 
-def test_an_exchanged_session_belongs_to_the_next_person_with_all_its_files(tmp_path):
-    for label in ("sub-01", "sub-02", "sub-10"):
+def test_an_exchanged_session_changes_its_owner_with_all_its_files(tmp_path):
+    labels = [f"sub-{number:02d}" for number in range(1, 11)]
+    for label in labels:
         for session in ("ses-1", "ses-2"):
             func = tmp_path / "out" / label / session / "func"
             func.mkdir(parents=True)
             stem = f"{label}_{session}_task-rest_desc-scan_embedding"
             (func / f"{stem}.tsv").write_text(label)
             (func / f"{stem}.json").write_text(json.dumps({"Sources": [f"bids::{label}/{stem}"]}))
-    copy_with_exchanged_sessions(tmp_path / "out", tmp_path / "copy", "ses-2")
-    for label, first_owner in (("sub-01", "sub-10"), ("sub-02", "sub-01"), ("sub-10", "sub-02")):
+    copy_with_exchanged_sessions(tmp_path / "out", tmp_path / "copy", "ses-2", seed=0)
+    first_owners = []
+    for label in labels:
         stem = f"{label}_ses-2_task-rest_desc-scan_embedding"
         func = tmp_path / "copy" / label / "ses-2" / "func"
         assert sorted(path.name for path in func.iterdir()) == [f"{stem}.json", f"{stem}.tsv"]
-        assert (func / f"{stem}.tsv").read_text() == first_owner
-        assert first_owner not in (func / f"{stem}.json").read_text()
+        first_owners.append((func / f"{stem}.tsv").read_text())
+        assert label in (func / f"{stem}.json").read_text()
         assert (tmp_path / "copy" / label / "ses-1").is_dir()
+    assert sorted(first_owners) == labels != first_owners
+
+
+def test_the_truth_is_shuffled_within_those_who_have_several_values():
+    generator = np.random.default_rng(0)
+    people, truth = ["b", "a"] * 3, np.array([0.0, 10, 1, 11, 2, 12])
+    moved = np.array([shuffle(truth, people, generator=generator) for _ in range(30)])
+    assert set(moved[:, 0]) == {0, 1, 2}
+    assert set(moved[:, 1]) == {10, 11, 12}
+    once = np.array([shuffle(truth, list("abcdef"), generator=generator) for _ in range(60)])
+    assert set(once[:, 0]) == set(truth)
