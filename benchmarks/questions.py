@@ -47,7 +47,7 @@ class Plan:
     pretrain : options of the pretraining.
     questions : of the finetune level.
     n_swapped : participants whose tasks are shuffled.
-    reidentifies : whether the first 20 people are looked for across sessions.
+    reidentifies : whether the first 12 people are looked for across sessions.
     n_shuffles : of every target with a selection, and of whose the second sessions are.
     """
 
@@ -61,21 +61,21 @@ class Plan:
 
 def _ask(use: str, target: str) -> Question:
     return Question(
-        use=use,
-        target=target,
-        control=f"{target}{SHUFFLED}",
-        selection=Selection(task_ids=("rest",)),
+        use=use, target=target, select=(*REST, *SESSION_1), control=f"{target}{SHUFFLED}"
     )
 
 
-AGE = _ask("age and sex", "age")
+# Shuffled, one column of numbers is like another, and so is one of two classes.
+MANY = Selection(task_ids=("rest",), session_ids=("1",))
+AGE = replace(_ask("age and sex", "age"), selection=MANY)
 SITE_ONLY = _ask("only the site", "referral")
-HALF = ("--participant-label", *(f"{number:02d}" for number in range(1, 21)))
+FEW = ("--participant-label", *(f"{number:02d}" for number in range(1, 13)))
 FULL = Plan(
-    pretrain=("--max-steps", "400", "--evaluate-every", "200"),
+    cohort=CohortPlan(n_participants=32),
+    pretrain=("--max-steps", "100", "--evaluate-every", "50"),
     questions=(
         AGE,
-        _ask("age and sex", "sex"),
+        replace(_ask("age and sex", "sex"), selection=MANY),
         _ask("any phenotype", "memory_score"),
         _ask("diagnosis", "diagnosis"),
         Question(
@@ -84,12 +84,11 @@ FULL = Plan(
             select=SESSION_1,
             control_raw="swapped",
             control_select=(),
-            selection=Selection(session_ids=("1",)),
         ),
         Question(
             use="task or state",
             target="trial_type",
-            select=("--task-id", "blocks", *SESSION_1, *HALF),
+            select=("--task-id", "blocks", *SESSION_1, *FEW),
             control_raw="events",
         ),
         SITE_ONLY,

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from neurostorm_bids.inputs import Selection
     from neurostorm_bids.train.examples import Examples
     from neurostorm_bids.train.features import RunFeatures
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
 def shuffle_targets(
     options: FinetuneOptions, n_shuffles: int, *, generator: np.random.Generator
 ) -> list[Score]:
-    """Score `n_shuffles` shuffles of a target, by AUROC or R², with the splits of as many seeds."""
+    """Score shuffles of a target of participants, by AUROC or R², each with a split of its own."""
     model = replace(load_model(options.model), calibration=None)
     scans = prepare_scans(
         discover(options).runs,
@@ -58,23 +56,9 @@ def shuffle_targets(
     found = embed_scans(model, used, options.folder / "embeddings")
     scores = []
     for seed in range(n_shuffles):
-        truth = shuffle(examples.truth, examples.participants, generator=generator)
+        truth = generator.permutation(examples.truth)
         scores.append(_score(replace(examples, truth=truth), found, options, seed))
     return scores
-
-
-def shuffle(
-    truth: NDArray[np.float64], participants: Sequence[str], *, generator: np.random.Generator
-) -> NDArray[np.float64]:
-    """Return the truth (n,) shuffled between participants, or within those that have several."""
-    labels = np.unique(participants, return_inverse=True)[1]
-    if labels.max() + 1 == len(truth):
-        return generator.permutation(truth)
-    moved = np.empty_like(truth)
-    moved[np.argsort(labels, kind="stable")] = truth[
-        np.lexsort([generator.random(len(truth)), labels])
-    ]
-    return moved
 
 
 def exchange_sessions(

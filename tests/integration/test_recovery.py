@@ -19,7 +19,6 @@ from benchmarks.controls import (
 from benchmarks.planted import CohortPlan
 from benchmarks.questions import SHORT
 from benchmarks.recovery import CONFOUNDS, CONNECTIVITY, MODEL, run
-from benchmarks.shuffles import shuffle
 
 
 class ShortPlan(CohortPlan):
@@ -130,13 +129,3 @@ def test_an_exchanged_session_changes_its_owner_with_all_its_files(tmp_path):
         assert label in (func / f"{stem}.json").read_text()
         assert (tmp_path / "copy" / label / "ses-1").is_dir()
     assert sorted(first_owners) == labels != first_owners
-
-
-def test_the_truth_is_shuffled_within_those_who_have_several_values():
-    generator = np.random.default_rng(0)
-    people, truth = ["b", "a"] * 3, np.array([0.0, 10, 1, 11, 2, 12])
-    moved = np.array([shuffle(truth, people, generator=generator) for _ in range(30)])
-    assert set(moved[:, 0]) == {0, 1, 2}
-    assert set(moved[:, 1]) == {10, 11, 12}
-    once = np.array([shuffle(truth, list("abcdef"), generator=generator) for _ in range(60)])
-    assert set(once[:, 0]) == set(truth)
