@@ -139,7 +139,7 @@ def split(options: FinetuneOptions, material: Material) -> Splits:
         splits = read_splits(Path(options.splits), people.labels, seed=seed)
     if groups is not None:
         check_groups(splits, groups)
-    if options.adapt != "linear" and not all(fold.validation for fold in splits.folds):
+    if options.adapt != "linear":
         splits = add_validation(splits, people, share=options.validation_share, seed=seed)
     logger.info("Splits: %s", splits.method)
     for note in splits.notes:

@@ -233,12 +233,16 @@ def split_by_site(labels: Sequence[str], sites: Mapping[str, str | None]) -> Spl
 
 
 def add_validation(splits: Splits, people: People, *, share: float, seed: int = 0) -> Splits:
-    """Set part of every fold's training participants aside, to decide when to stop.
+    """Set part of a fold's training participants aside, to decide when to stop.
 
-    `people` gives strata and groups, and must know all participants of the splits.
+    A fold that has validation participants stays as it is. `people` gives strata and groups, and
+    must know all participants of the splits.
     """
     folds = []
     for number, fold in enumerate(splits.folds):
+        if fold.validation:
+            folds.append(fold)
+            continue
         inner = select_people(people, fold.train)
         is_validation = _draw(inner, share, seed + number)
         folds.append(

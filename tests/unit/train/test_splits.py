@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -127,6 +128,18 @@ def test_validation_is_taken_from_training_and_tests_stay():
         assert set(after.train) | set(after.validation) == set(before.train)
         assert len(after.validation) == 12
         assert after.test == before.test
+
+
+def test_validation_that_was_declared_is_kept():
+    people = gather_people(LABELS)
+    first, *others = split_k_fold(people).folds
+    declared = replace(first, train=first.train[8:], validation=first.train[:8])
+    splits = Splits(folds=(declared, *others), method="given")
+    found, *rest = add_validation(splits, people, share=0.25).folds
+    assert found == declared
+    for fold in (found, *rest):
+        assert sorted((*fold.train, *fold.validation, *fold.test)) == LABELS
+        assert fold.validation
 
 
 def test_each_site_is_left_out_once():
