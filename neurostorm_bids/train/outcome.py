@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 MODELS = "models"
 REPORT = "pretrain.html"
 MAX_CLIPS = 64
-"""Validation clips on which baselines and regions are measured, at most."""
+"""Validation clips from which an example and the errors of regions are taken, at most."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,16 +109,15 @@ def evaluate_reconstruction(
 ) -> ReconstructionSummary:
     """Compare the autoencoder with trivial predictors, and its errors by region.
 
-    On the first clips of the evaluation, with the masks of the evaluation.
+    With the masks of the evaluation: the predictors on all of its clips, as the loss they are
+    compared with is; the rest on the first of them.
     """
     dataset, patch_size = outcome.validation, outcome.preset.config.patch_size
     device = next(autoencoder.parameters()).device
-    n_clips = min(
-        dataset.order.samples_per_epoch, outcome.options.train.evaluation_clips, MAX_CLIPS
-    )
+    baselines = _measure_predictors(outcome, masking)
+    n_clips = min(_count_evaluated(outcome), MAX_CLIPS)
     regions = outcome.regions
     errors = None if regions is None else RegionErrors(regions.tokens, regions.names, patch_size)
-    patch_mean = voxel_mean = 0.0
     example = None
     size = outcome.result.micro_batch_size
     for first in range(0, n_clips, size):
@@ -127,9 +126,6 @@ def evaluate_reconstruction(
         clips = batch.clips[0]
         mask = masking.draw_masks(batch.samples).to(device)
         reconstruction = autoencoder(clips, mask)
-        baselines = measure_baselines(clips, mask, patch_size)
-        patch_mean += baselines.patch_mean * len(positions) / n_clips
-        voxel_mean += baselines.voxel_mean * len(positions) / n_clips
         if errors is not None:
             errors.add(clips, mask, reconstruction.patch_error)
         if example is None:
@@ -140,13 +136,31 @@ def evaluate_reconstruction(
     if example is None:
         raise ValueError("there are no validation clips")
     return ReconstructionSummary(
-        baselines=Baselines(patch_mean, voxel_mean),
+        baselines=baselines,
         example=example,
         loss="mae" if "mae" in outcome.result.validation[0] else "loss",
         regions=None if errors is None else errors.tabulate(),
         atlas="" if regions is None else regions.atlas,
         survivors=None if regions is None else regions.survivors,
     )
+
+
+def _count_evaluated(outcome: Outcome) -> int:
+    """Return how many samples an evaluation of the training takes, in whole batches."""
+    options, order = outcome.options.train, outcome.validation.order
+    return options.count_evaluation_batches(order.samples_per_epoch) * options.batch_size
+
+
+def _measure_predictors(outcome: Outcome, masking: MaskedReconstruction) -> Baselines:
+    """Average the losses of trivial predictors over the clips and masks of an evaluation."""
+    dataset, n_clips = outcome.validation, _count_evaluated(outcome)
+    losses = []
+    for place in range(n_clips):
+        batch = Batch.join([dataset.load(dataset.order[place])], torch.device("cpu"))
+        mask = masking.draw_masks(batch.samples)
+        losses.append(measure_baselines(batch.clips[0], mask, outcome.preset.config.patch_size))
+    patch_means, voxel_means = zip(*losses, strict=True)
+    return Baselines(sum(patch_means) / n_clips, sum(voxel_means) / n_clips)
 
 
 def make_checkpoint(outcome: Outcome, found: ReconstructionSummary | None) -> Checkpoint:

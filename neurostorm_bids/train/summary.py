@@ -32,7 +32,7 @@ class ReconstructionSummary:
 
     Attributes
     ----------
-    baselines : losses of trivial predictors on the clips and masks of the evaluation.
+    baselines : losses of trivial predictors on all clips and masks of the evaluation.
     example : one volume.
     loss : the column of the training's tables that `baselines` compare with.
     atlas : its name, if one was given.

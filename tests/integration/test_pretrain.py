@@ -23,7 +23,7 @@ import neurostorm_bids
 from neurostorm_bids.cli import main
 from neurostorm_bids.demo_data import N_NETWORKS, write_dataset
 from neurostorm_bids.model.checkpoints import read_checkpoint
-from neurostorm_bids.train import presets
+from neurostorm_bids.train import outcome, presets
 from neurostorm_bids.train.files import read_weights
 
 QUICK = ["--preset", "tiny", "--max-steps", "4", "--batch-size", "2", "--evaluate-every", "2"]
@@ -96,6 +96,17 @@ def test_the_loss_falls_and_the_report_tells_it_beside_the_baselines(trained):
     assert page.count("<img") >= 2
     assert not re.search(r'(src|href)="(?!data:|#)', page), "the report loads something"
     assert str(trained) not in page
+
+
+def test_trivial_predictors_see_all_clips_of_the_evaluation(dataset, trained, monkeypatch):
+    def read_losses():
+        text = (trained / "models" / MAE / "MODEL.md").read_text()
+        return re.findall(r"visible patch loses ([\d.]+), .* it is visible ([\d.]+)", text)
+
+    before = read_losses()
+    monkeypatch.setattr(outcome, "MAX_CLIPS", 1)
+    assert call(dataset, trained, *QUICK, "--validation-share", "0.4") == 0
+    assert read_losses() == before != []
 
 
 def test_nobody_is_trained_on_and_evaluated_on(trained):
