@@ -20,7 +20,7 @@ import click
 
 from neurostorm_bids import __version__
 from neurostorm_bids.arguments import spread_lists
-from neurostorm_bids.errors import MissingFileError, OutputError, UsageError
+from neurostorm_bids.errors import DatasetError, MissingFileError, OutputError, UsageError
 from neurostorm_bids.invoke import invoke
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ WITH_NEIGHBOURS = {"atlas", "connectivity", "stimuli"}
 """Options that name a file beside which others are read: names of regions, of images."""
 TABLES = {".tsv", ".csv", ".txt"}
 """Endings of these others."""
+IN_IMAGE = "/opt/neurostorm/"
+"""Where an image keeps its models; a path below is handed on as it is."""
+NOT_STARTED = {"docker": 125, "podman": 125, "apptainer": 255}
+"""Exit statuses of an engine that could not start a container."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +159,14 @@ def command(
         raise MissingFileError(
             f"{words[0]} is not installed, or not on PATH. Install it, or choose another --engine."
         )
-    return subprocess.run(words, check=False).returncode  # noqa: S603 - a list, never a shell
+    status = subprocess.run(words, check=False).returncode  # noqa: S603 - a list, never a shell
+    if status == NOT_STARTED[engine]:
+        click.echo(
+            f"neurostorm-docker: {engine} could not start the container, for the reason above. "
+            "If the image is not there, build it (docs/docker.md) or name another with --image.",
+            err=True,
+        )
+    return status
 
 
 def find_engine() -> str:
@@ -174,8 +185,8 @@ def translate(arguments: Sequence[str]) -> Call:
 
     Raises
     ------
-    MissingFileError
-        If an input is not there.
+    DatasetError, MissingFileError
+        If the dataset or another input is not there.
     OutputError
         If a folder that is written to cannot be made.
     """
@@ -212,7 +223,10 @@ def _translate_positionals(positionals: Sequence[str], mounts: Mounts) -> list[s
         return list(positionals)
     source, output, *levels = positionals
     if not Path(source).is_dir():
-        raise MissingFileError(f"BIDS_DIR {source!r} is no folder. Give the dataset's folder.")
+        raise DatasetError(
+            f"BIDS_DIR {source!r} is no folder. Give the dataset's folder; none is fetched in a "
+            "container."
+        )
     return [
         mounts.add(Path(source), "data"),
         mounts.add(_make_folder(Path(output)), "out", is_written=True),
@@ -230,10 +244,16 @@ def _translate_value(option: click.Option, value: str, mounts: Mounts, *, index:
         return _mount(option, Path(value), mounts, index=index)
     if takes_path(option) and value:
         name, equals, path = value.partition("=") if option.name == "derivatives" else ("", "", "")
-        source = Path(path if equals else value)
+        path = path if equals else value
+        source = Path(path)
         # A folder that is called as an atlas, or a strategy, is not meant.
         if source.exists() if option.name in FOLDERS else source.is_file():
             return f"{name}{equals}{_mount(option, source, mounts, index=index)}"
+        if _must_be_path(path):
+            raise MissingFileError(
+                f"{option.opts[0]} {value!r}: there is no such file or folder, and names hold no "
+                f"slash. Give a path of this machine, a name, or a path in the image ({IN_IMAGE})."
+            )
     return value
 
 
@@ -241,6 +261,11 @@ def takes_path(option: click.Option) -> bool:
     """Tell whether an option's value is a path where something lies there, and else a name."""
     words = re.findall(r"[A-Z]+", option.metavar or "")
     return not {"MODEL", "PATH"}.isdisjoint(words)
+
+
+def _must_be_path(value: str) -> bool:
+    """Tell a mistyped path from a name or an address, which the app in the container knows."""
+    return "/" in value and "://" not in value and not value.startswith((IN_IMAGE, "{"))
 
 
 def _mount(option: click.Option, path: Path, mounts: Mounts, *, index: int) -> str:
@@ -269,11 +294,12 @@ def compose(
             words += ["--bind", f"{_check_colon(mount.source)}:{mount.target}:{access}"]
         return [*words, image, *call.arguments]
     words = [engine, "run", "--rm", "--read-only", "--tmpfs", "/tmp", "--user", user]  # noqa: S108
-    if engine == "podman":
+    if engine == "podman" and os.getuid():  # root keeps its number without being asked
         words += ["--userns", "keep-id"]
     if gpus:
         words += ["--gpus", "all"] if engine == "docker" else ["--device", "nvidia.com/gpu=all"]
-    words += [] if network else ["--network", "none"]
+    # Told that there is no network, the Hub's client does not try six times.
+    words += [] if network else ["--network", "none", "--env", "HF_HUB_OFFLINE=1"]
     for mount in call.mounts:
         access = "rw" if mount.is_written else "ro"
         words += ["--volume", f"{_check_colon(mount.source)}:{mount.target}:{access}"]

@@ -174,10 +174,20 @@ def fetch(address: HubAddress) -> Path:
         raise MissingFileError(
             f"{address} is not in the Hub's cache and cannot be fetched: {type(err).__name__}: "
             f"{reason[0] if reason else 'no reason given'}. On a machine with access to the Hub "
-            f"and to the same cache (HF_HOME), run: {address.fetch_command}"
+            f"and to the same cache (HF_HOME), run: {address.fetch_command}{_advise_in_container()}"
         ) from err
     logger.info("%s lies at %s", address, path)
     return Path(path)
+
+
+def _advise_in_container() -> str:
+    """Return what else to do where the cache is gone with the container, and often the network."""
+    if "NEUROSTORM_CONTAINER" not in os.environ:
+        return ""
+    return (
+        " (in a container: mount the file and give its path to --model, or build the image with "
+        "NEUROSTORM_MODELS; neurostorm-docker --network lets it be fetched)"
+    )
 
 
 def check_unchanged(path: Path, address: HubAddress) -> None:

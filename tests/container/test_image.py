@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -49,9 +50,14 @@ def inputs(place):
     folder = place / "data"
     write_dataset(folder / "fmriprep")
     write_models(folder / "models")
+    make_readable(folder)
+    return folder
+
+
+def make_readable(folder: Path) -> None:
+    """Let everybody read a folder, the container's user too."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +131,27 @@ def test_a_cautious_cluster_gets_the_results_of_a_plain_run(place, inputs, plain
     assert (out / "group.html").exists()
 
 
+def test_a_real_dataset_gives_the_results_of_a_plain_run(place, inputs, shared):
+    shutil.copytree(shared / "realdata" / "fmriprep-semireal", inputs / "real")
+    make_readable(inputs / "real")
+    models = sorted((inputs / "models").iterdir())
+    plain = place / "plain-real"
+    call = [str(inputs / "real"), str(plain), "participant", "--model", *map(str, models)]
+    assert main(call) == 0
+    out = place / "out-real"
+    call = ["/data/real", "/out", "participant", "--model", *list_models(inputs)]
+    result = run_cautiously(inputs, out, *call)
+    assert result.returncode == 0, result.stderr
+    compare_tables(out, plain)
+
+
+def test_the_compiled_kernels_compute_unless_told_otherwise(place, inputs):
+    call = ("/data/fmriprep", "/out", "participant", "--model", list_models(inputs)[0], "-v")
+    result = run_cautiously(inputs, place / "kernels", *call)
+    assert result.returncode == 0, result.stderr
+    assert "Scan on the CPU: compiled kernels" in result.stderr
+
+
 def test_the_results_name_the_image(place, inputs):
     out = place / "named"
     call = ("/data/fmriprep", "/out", "participant", "--model", list_models(inputs)[0])
@@ -149,6 +176,12 @@ def test_the_home_may_be_missing(place, inputs):
 
 def test_nothing_compiles_or_installs_in_the_image(place, inputs):
     assert run_shell(inputs, place, "command -v gcc cc pip make || echo none") == "none"
+
+
+def test_a_login_shell_finds_the_commands(place, inputs):
+    """Boutiques starts one, which sets PATH as the distribution has it."""
+    call = "/bin/sh -lc 'command -v neurostorm && neurostorm --version'"
+    assert run_shell(inputs, place, call).startswith("/usr/local/bin/neurostorm")
 
 
 def test_all_of_it_may_be_read_by_anybody(place, inputs):

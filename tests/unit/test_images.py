@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from neurostorm_bids import __version__
+
 ROOT = Path(__file__).parents[2]
 LOCKS = ("requirements-cpu.txt", "requirements-gpu.txt")
 
@@ -38,10 +40,38 @@ def test_a_lock_holds_every_dependency_with_hashes(lock):
     assert all("--hash=sha256:" in entry for entry in entries if "==" in entry)
 
 
-def test_the_final_stages_hold_no_package_manager_for_python_and_start_the_command():
+def test_what_runs_holds_no_compiler_and_no_package_manager_for_python_and_starts_the_command():
     dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
     assert dockerfile.count('ENTRYPOINT ["neurostorm"]') == 2
-    for target in ("cpu", "gpu"):
-        stage = dockerfile.partition(f" AS {target}\n")[2].partition("\nFROM ")[0]
-        assert "pip install" not in stage
-        assert "gcc" not in stage
+    for name in ("base-cpu", "base-gpu", "cpu", "gpu"):
+        stage = dockerfile.partition(f" AS {name}\n")[2].partition("\nFROM ")[0]
+        assert stage
+        words = set(re.findall(r"[\w.+-]+", stage))
+        assert not words & {"pip", "gcc", "g++", "clang", "libc6-dev", "build-essential"}, name
+
+
+@pytest.mark.parametrize(
+    ("file", "place"),
+    [
+        ("docker/Dockerfile", "ARG VERSION={}\n"),
+        ("singularity/neurostorm.def", "IMAGE=neurostorm-bids:{}-cpu\n"),
+        ("brainlife/main", "docker://neurostorm-bids:{}-cpu"),
+    ],
+)
+def test_images_are_named_by_the_version_of_the_package(file, place):
+    assert place.format(__version__) in (ROOT / file).read_text()
+
+
+@pytest.mark.parametrize("name", ["base", "build", ""])
+def test_both_images_are_made_alike(name):
+    """Everything but the base, the lock file, the label and what NVIDIA's runtime reads."""
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
+    stages = {}
+    for kind in ("cpu", "gpu"):
+        head = f" AS {name}-{kind}\n" if name else f" AS {kind}\n"
+        stage = dockerfile.partition(head)[2].partition("\nFROM ")[0].partition("\n# ----")[0]
+        stage = re.sub(r" \\\n +NVIDIA_\w+=\S+", "", stage)
+        stage = re.sub(r"^ARG TORCH_INDEX=.*\n", "", stage, flags=re.MULTILINE)
+        stage = stage.replace('--extra-index-url "${TORCH_INDEX}" ', "").replace(", with CUDA", "")
+        stages[kind] = stage.replace(f"-{kind}", "-KIND").strip()
+    assert stages["cpu"] == stages["gpu"]

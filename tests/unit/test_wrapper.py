@@ -125,6 +125,22 @@ def test_it_needs_no_terminal_and_runs_as_the_caller(capfd):
     assert words[words.index("--user") + 1] == f"{os.getuid()}:{os.getgid()}"
     assert not {"-it", "-i", "-t", "--interactive", "--tty"} & set(words)
     assert words[words.index("--network") + 1] == "none"
+    assert "HF_HUB_OFFLINE=1" in words
+
+
+@pytest.mark.usefixtures("tree")
+def test_with_a_network_models_are_fetched(capfd):
+    words = words_of(capfd, "--engine", "docker", "--network", "bids", "out", "participant")
+    assert not {"--network", "HF_HUB_OFFLINE=1"} & set(words)
+
+
+@pytest.mark.usefixtures("tree")
+@pytest.mark.parametrize("number", [0, 1000])
+def test_podman_keeps_the_number_of_all_but_root_whom_it_refuses(capfd, monkeypatch, number):
+    monkeypatch.setattr(os, "getuid", lambda: number)
+    words = words_of(capfd, "--engine", "podman", "bids", "out", "group")
+    assert words[words.index("--user") + 1].startswith(f"{number}:")
+    assert ("keep-id" in words) == (number != 0)
 
 
 @pytest.mark.usefixtures("tree")
@@ -164,7 +180,7 @@ def test_the_command_is_shown_before_it_runs_and_can_be_shown_alone(capfd):
 
 @pytest.mark.usefixtures("tree")
 def test_a_missing_dataset_is_told_before_anything_runs(capfd):
-    assert main(["--engine", "docker", "nowhere", "out", "participant"]) == 66
+    assert main(["--engine", "docker", "nowhere", "out", "participant"]) == 16
     assert "BIDS_DIR 'nowhere' is no folder" in capfd.readouterr().err
 
 
@@ -173,6 +189,26 @@ def test_a_missing_file_of_an_option_is_told(capfd):
     call = ["bids", "out", "participant", "--bids-filter-file", "no.json"]
     assert main(["--engine", "docker", *call]) == 66
     assert "no.json" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("tree")
+@pytest.mark.parametrize("option", ["--model=models/x.ckpt", "--derivatives=prep=not/there"])
+def test_a_mistyped_path_is_told_here_where_the_path_means_something(capfd, option):
+    assert main(["--engine", "docker", "bids", "out", "participant", option]) == 66
+    assert "no such file or folder" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("tree")
+@pytest.mark.parametrize("model", ["hf://owner/name/file@main", "/opt/neurostorm/models/x", "name"])
+def test_names_addresses_and_paths_of_the_image_are_handed_on(capfd, model):
+    words = words_of(capfd, "--engine", "docker", "bids", "out", "participant", "--model", model)
+    assert words[-1] == model
+
+
+def test_an_image_that_is_not_there_is_explained(tree, capfd):
+    (tree / "bin" / "podman").write_text("#!/bin/sh\nexit 125\n")
+    assert main(["--engine", "podman", "bids", "out", "group"]) == 125
+    assert "--image" in capfd.readouterr().err
 
 
 def test_a_path_with_a_colon_is_refused(tree, capfd):

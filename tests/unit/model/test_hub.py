@@ -150,6 +150,17 @@ def test_offline_and_not_cached_ends_with_the_command_that_fetches_it(name, comm
 
 
 @pytest.mark.usefixtures("offline")
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("image", ["neurostorm-bids:1-cpu", None])
+def test_in_a_container_it_says_how_a_model_gets_into_one(monkeypatch, image):
+    monkeypatch.delenv("NEUROSTORM_CONTAINER", raising=False)
+    if image:
+        monkeypatch.setenv("NEUROSTORM_CONTAINER", image)
+    with pytest.raises(MissingFileError) as error:
+        locate_model("neurostorm-hcpya-sex")
+    assert ("mount the file" in str(error.value)) == (image is not None)
+
+
 def test_what_is_not_there_is_not_guessed():
     with pytest.raises(MissingFileError, match=r"No model 'missing\.ckpt'.*neurostorm-mae-5ds"):
         locate_model("missing.ckpt")
