@@ -3,8 +3,11 @@
     python benchmarks/backbone.py [--threads 1 2] [--out benchmarks/results/backbone.json]
 
 The published path is the same network with `operations.REFERENCE`: whole tensors, PyTorch's own
-products, and `selective_scan_ref` in every block, laid out as published. Both run in one process
-and in turns, so that a busy machine slows both. Memory is measured in a process for each.
+products, and `selective_scan_ref` in every block, laid out as published. Beside it stand ours:
+compiled kernels where there are any, and PyTorch's operations. All run in one process and in turns,
+so that a busy machine slows all. A training step is forward and backward of the whole encoder; the
+published path, whose autograd takes minutes for it, is left out there. Memory is measured in a
+process for each.
 """
 
 from __future__ import annotations
@@ -22,15 +25,19 @@ import torch
 from machine import describe_machine
 from torch import Tensor
 
+from neurostorm_bids.kernels.library import find_library
 from neurostorm_bids.model.backbone import Backbone
 from neurostorm_bids.model.config import ModelConfig
-from neurostorm_bids.model.operations import FAST, REFERENCE, Operations
+from neurostorm_bids.model.operations import COMPILED, REFERENCE, TORCH, Operations
 
 logger = logging.getLogger(__name__)
 
-PATHS = {"fast": FAST, "reference": REFERENCE}
-FAST_PER_ROUND = 3
-"""Forwards of the fast path for each of the reference's, which takes many times as long."""
+OURS = {"compiled": COMPILED, "pytorch": TORCH}
+if find_library() is None:
+    del OURS["compiled"]
+PATHS = {**OURS, "reference": REFERENCE}
+OURS_PER_ROUND = 3
+"""Forwards of our paths for each of the reference's, which takes many times as long."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,20 +46,29 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/backbone.json"))
+    parser.add_argument("--training-rounds", type=int, default=3)
     parser.add_argument("--peak-memory-of", choices=PATHS, help=argparse.SUPPRESS)
+    parser.add_argument("--training", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if options.peak_memory_of:
-        print(measure_peak_memory(PATHS[options.peak_memory_of]))
+        print(measure_peak_memory(PATHS[options.peak_memory_of], training=options.training))
         return
     backbone, clip = make_model()
     results = {
         "what": "encoder of the published base model, one clip of 96 x 96 x 96 x 20, float32",
         "machine": describe_machine(),
-        "peak_memory_mb_above_weights_and_clip": {name: start_peak_memory(name) for name in PATHS},
+        "peak_memory_mb_above_weights_and_clip": {
+            "forward": {name: start_peak_memory(name) for name in PATHS},
+            "training step": {name: start_peak_memory(name, "--training") for name in OURS},
+        },
         "relative_error_against_float64": measure_errors(backbone, clip),
         "times": [
             measure_times(backbone, clip, threads=threads, rounds=options.rounds)
+            for threads in options.threads
+        ],
+        "training_steps": [
+            measure_training(backbone, clip, threads=threads, rounds=options.training_rounds)
             for threads in options.threads
         ],
     }
@@ -71,21 +87,53 @@ def make_model() -> tuple[Backbone, Tensor]:
 def measure_times(
     backbone: Backbone, clip: Tensor, *, threads: int, rounds: int
 ) -> dict[str, float]:
-    """Return median and least milliseconds of a forward on each path, and their ratio."""
+    """Return milliseconds of a forward on each path, and how many times as fast ours are."""
     torch.set_num_threads(threads)
     times: dict[str, list[float]] = {name: [] for name in PATHS}
     for ops in PATHS.values():  # once unmeasured: the first forward finds kernels and memory
         measure_forward(backbone, clip, ops)
     for _ in range(rounds):
         times["reference"].append(measure_forward(backbone, clip, REFERENCE))
-        for _ in range(FAST_PER_ROUND):
-            times["fast"].append(measure_forward(backbone, clip, FAST))
+        for _ in range(OURS_PER_ROUND):
+            for name, ops in OURS.items():
+                times[name].append(measure_forward(backbone, clip, ops))
+    return {"threads": threads} | summarise(times, against="reference")
+
+
+def measure_training(
+    backbone: Backbone, clip: Tensor, *, threads: int, rounds: int
+) -> dict[str, float]:
+    """Return milliseconds of a forward with its backward on each of our paths."""
+    torch.set_num_threads(threads)
+    times: dict[str, list[float]] = {name: [] for name in OURS}
+    for _ in range(rounds):
+        for name, ops in OURS.items():
+            times[name].append(measure_step(backbone, clip, ops))
+    return {"threads": threads} | summarise(times, against="pytorch")
+
+
+def summarise(times: dict[str, list[float]], *, against: str) -> dict[str, float]:
+    """Return median and least of each path, and the ratio of medians to one of them."""
     medians = {name: statistics.median(values) for name, values in times.items()}
+    ratios = {
+        f"{against}_over_{name}": round(medians[against] / median, 2)
+        for name, median in medians.items()
+        if name != against
+    }
     return (
-        {"threads": threads, "ratio_of_medians": round(medians["reference"] / medians["fast"], 2)}
-        | {f"{name}_median_ms": round(medians[name], 1) for name in PATHS}
-        | {f"{name}_least_ms": round(min(times[name]), 1) for name in PATHS}
+        ratios
+        | {f"{name}_median_ms": round(median, 1) for name, median in medians.items()}
+        | {f"{name}_least_ms": round(min(values), 1) for name, values in times.items()}
     )
+
+
+def measure_step(backbone: Backbone, clip: Tensor, ops: Operations) -> float:
+    """Return the milliseconds of one forward and backward."""
+    start = time.perf_counter()
+    backbone(clip, ops=ops).square().mean().backward()
+    elapsed = (time.perf_counter() - start) * 1e3
+    backbone.zero_grad()
+    return elapsed
 
 
 def measure_forward(backbone: Backbone, clip: Tensor, ops: Operations) -> float:
@@ -108,20 +156,20 @@ def measure_errors(backbone: Backbone, clip: Tensor) -> dict[str, float]:
     }
 
 
-def start_peak_memory(name: str) -> float:
+def start_peak_memory(name: str, *options: str) -> float:
     """Measure one path's peak memory in a process of its own."""
-    command = [sys.executable, __file__, "--peak-memory-of", name]
+    command = [sys.executable, __file__, "--peak-memory-of", name, *options]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def measure_peak_memory(ops: Operations) -> float:
-    """Return the MB that a forward holds at its peak, above weights and clip; Linux only."""
+def measure_peak_memory(ops: Operations, *, training: bool) -> float:
+    """Return the MB held at the peak, above weights and clip, by one thread; Linux only."""
     torch.set_num_threads(1)
     backbone, clip = make_model()
     before = read_status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # start a new peak
     for _ in range(3):
-        measure_forward(backbone, clip, ops)
+        (measure_step if training else measure_forward)(backbone, clip, ops)
     return round(read_status("VmHWM") - before, 1)
 
 

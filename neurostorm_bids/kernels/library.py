@@ -18,8 +18,13 @@ from neurostorm_bids.errors import MissingFileError, UsageError
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "_kernels.so"
-INTERFACE = 1
+INTERFACE = 3
 """Raised with every change of a struct or a function, here and in ``kernels.c``."""
+FUNCTIONS = (
+    *("ns_scan_forward", "ns_scan_backward"),
+    *("ns_block_room", "ns_block_pack", "ns_block_forward"),
+    *("ns_patches_room", "ns_patches_pack", "ns_patches_forward"),
+)
 LEVELS = ("baseline", "avx2", "avx512")
 """Instruction sets, each holding those before it; elsewhere than on x86-64 only the first."""
 LEVEL_VARIABLE = "NEUROSTORM_CPU_LEVEL"
@@ -92,8 +97,9 @@ def _load_library() -> tuple[Library | None, str]:
     try:
         functions = ctypes.CDLL(str(path))
         interface = functions.ns_interface()
-        for name in ("ns_scan_forward", "ns_scan_backward"):
+        for name in FUNCTIONS:
             getattr(functions, name).argtypes = [ctypes.c_void_p, ctypes.c_int]
+        functions.ns_block_room.restype = functions.ns_patches_room.restype = ctypes.c_int64
     except (OSError, AttributeError) as err:
         return None, f"{FILE_NAME} does not load: {err}"
     if interface != INTERFACE:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from neurostorm_bids.errors import UsageError
 from neurostorm_bids.model.backends import check_forced_backend
 from neurostorm_bids.model.block import Block
-from neurostorm_bids.model.operations import FAST, Operations, choose_operations
+from neurostorm_bids.model.operations import FAST, Operations, choose_operations, is_plain
 
 if TYPE_CHECKING:
     from neurostorm_bids.model.config import ModelConfig, Size4
@@ -37,6 +37,11 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor, *, ops: Operations = FAST) -> Tensor:
         """Embed clips (B, C, X, Y, Z, T) -> (B, X', Y', Z', T, dim), slab by slab along X."""
+        ops = choose_operations(ops, x, n_states=1)
+        weight, bias = self.fc.weight, self.fc.bias
+        if ops.embed is not None and is_plain(x, weight, bias):
+            px, py, pz, _ = self.patch_size
+            return ops.embed(x, weight, bias, patch=(px, py, pz))
         return torch.stack(
             [self._embed(slab, ops) for slab in torch.split(x, self.patch_size[0], dim=2)], 1
         )
@@ -151,7 +156,7 @@ class Backbone(nn.Module):
             When the clips have another shape than the model reads.
         """
         self._check_clips(x)
-        ops = choose_operations(ops)
+        ops = choose_operations(ops, x, n_states=self.config.d_state)
         return self.encode(self.patch_embed(x, ops=ops), ops=ops)
 
     def encode(self, tokens: Tensor, *, ops: Operations = FAST) -> Tensor:

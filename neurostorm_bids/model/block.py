@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neurostorm_bids.kernels.block import BlockWeights
 from neurostorm_bids.model.mamba import MambaMixer
-from neurostorm_bids.model.operations import FAST, REFERENCE, Operations, choose_operations
+from neurostorm_bids.model.operations import (
+    FAST,
+    REFERENCE,
+    Operations,
+    choose_operations,
+    is_plain,
+)
 from neurostorm_bids.model.windows import cut_windows, fit_window, index_windows, join_windows
 
 if TYPE_CHECKING:
@@ -58,19 +65,44 @@ class Block(nn.Module):
     def forward(self, x: Tensor, *, ops: Operations = FAST) -> Tensor:
         """Update tokens (B, X, Y, Z, T, C).
 
-        Whole tensors for the reference, for gradients and on a GPU; else chunks of windows that
-        stay in a CPU's cache. The result is the same.
+        Whole tensors for the reference, for gradients and on a GPU; else windows, or chunks of
+        them, that stay in a CPU's cache. The result is the same.
         """
-        ops = choose_operations(ops)
+        ops = choose_operations(ops, x, n_states=self.mamba.d_state)
         window, steps = fit_window(x.shape[1:5], self.window, shifted=self.shifted)
         if ops is REFERENCE or x.device.type != "cpu" or self.training or self._records(x):
             return self._update(x, window, steps, ops=ops)
+        if ops.update is not None and is_plain(x, *self.parameters()):
+            index = index_windows(x.shape[:5], window, steps, device=x.device)
+            tokens = x.reshape(-1, x.shape[-1])
+            weights = self._gather_weights()
+            return ops.update(tokens, index, weights, epsilon=self.norm1.eps).view(x.shape)
         return self._update_in_chunks(x, window, steps, ops=ops)
 
     def _records(self, x: Tensor) -> bool:
         """Return whether autograd follows this block."""
         is_followed = x.requires_grad or any(part.requires_grad for part in self.parameters())
         return torch.is_grad_enabled() and is_followed
+
+    def _gather_weights(self) -> BlockWeights:
+        mamba, mlp = self.mamba, self.mlp
+        return BlockWeights(
+            *(self.norm1.weight, self.norm1.bias, self.norm2.weight, self.norm2.bias),
+            in_proj=mamba.in_proj.weight,
+            conv=mamba.conv1d.weight,
+            conv_bias=cast("Tensor", mamba.conv1d.bias),
+            x_proj=mamba.x_proj.weight,
+            step_proj=mamba.dt_proj.weight,
+            step_bias=mamba.dt_proj.bias,
+            rates=-torch.exp(mamba.A_log),
+            skip=mamba.D,
+            out_proj=mamba.out_proj.weight,
+            linear1=mlp.linear1.weight,
+            linear1_bias=mlp.linear1.bias,
+            linear2=mlp.linear2.weight,
+            linear2_bias=mlp.linear2.bias,
+            prompts=None if self.prompt is None else self.prompt[0],
+        )
 
     def _update(self, x: Tensor, window: Size4, steps: Size4, *, ops: Operations) -> Tensor:
         windows = cut_windows(self.norm1(x), window, steps)

@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch.nn import functional
 
+from neurostorm_bids.kernels.block import update_block_c
+from neurostorm_bids.kernels.patches import embed_patches_c
 from neurostorm_bids.kernels.scan import selective_scan_c
-from neurostorm_bids.model.backends import read_forced_backend, selective_scan
+from neurostorm_bids.model.backends import choose_backend, selective_scan
 from neurostorm_bids.model.scan import Scan, selective_scan_ref, selective_scan_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+
+    from neurostorm_bids.kernels.block import BlockWeights
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +36,24 @@ class Linear(Protocol):
         """Return x times the transposed weight, plus bias."""
 
 
+class BlockUpdate(Protocol):
+    """What the programs for a whole block have in common; see `kernels.block.update_block_c`."""
+
+    def __call__(
+        self, tokens: Tensor, index: Tensor, weights: BlockWeights, *, epsilon: float
+    ) -> Tensor:
+        """Return the updated tokens, shape (n, dim)."""
+
+
+class PatchEmbedding(Protocol):
+    """What embeddings of patches have in common; see `kernels.patches.embed_patches_c`."""
+
+    def __call__(
+        self, clips: Tensor, weight: Tensor, bias: Tensor, *, patch: tuple[int, int, int]
+    ) -> Tensor:
+        """Return tokens (B, X', Y', Z', T, dim)."""
+
+
 class Operations(NamedTuple):
     """One set of implementations.
 
@@ -39,10 +61,14 @@ class Operations(NamedTuple):
     ----------
     linear : the linear map of tokens.
     scan : the selective scan.
+    update, embed : a whole block and the embedding of patches, where no gradient is asked for; None
+        where they are put together from the other two.
     """
 
     linear: Linear
     scan: Scan
+    update: BlockUpdate | None = None
+    embed: PatchEmbedding | None = None
 
 
 def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None, /) -> Tensor:
@@ -59,14 +85,18 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None, /) -> Tensor
     bias : Tensor, shape (m,), optional
     """
     product = _find_onednn_product()
-    is_plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
-    if product is None or not is_plain or torch.is_autocast_enabled("cpu") or _records(x, weight):
+    if product is None or not is_plain(x, weight):
         return functional.linear(x, weight, bias)
     return product(x, weight, bias, "none", [], "")
 
 
-def _records(x: Tensor, weight: Tensor) -> bool:
-    return torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+def is_plain(*tensors: Tensor) -> bool:
+    """Return whether all are float32 on the CPU and shall stay so, and no gradient is asked for."""
+    if torch.is_autocast_enabled("cpu"):
+        return False
+    if torch.is_grad_enabled() and any(part.requires_grad for part in tensors):
+        return False
+    return all(part.device.type == "cpu" and part.dtype == torch.float32 for part in tensors)
 
 
 @functools.cache
@@ -88,13 +118,22 @@ REFERENCE = Operations(linear=functional.linear, scan=selective_scan_ref)
 TORCH = Operations(linear=multiply, scan=selective_scan_torch)
 """PyTorch's operations, in chunks that fit into the cache."""
 
-COMPILED = Operations(linear=multiply, scan=selective_scan_c)
-"""The same products, and the scan in C; on a CPU only, and only where that was compiled."""
+COMPILED = Operations(multiply, selective_scan_c, update=update_block_c, embed=embed_patches_c)
+"""Patches and blocks in C; with gradients, only the scan. On a CPU, where it was compiled."""
 
 FAST = Operations(linear=multiply, scan=selective_scan)
 """What a user gets: the best of them, or what NEUROSTORM_BACKEND asks for."""
 
 
-def choose_operations(ops: Operations) -> Operations:
-    """Return REFERENCE for FAST where NEUROSTORM_BACKEND asks for it, and else what was given."""
-    return REFERENCE if ops is FAST and read_forced_backend() == "reference" else ops
+def choose_operations(ops: Operations, x: Tensor, *, n_states: int) -> Operations:
+    """Return what FAST stands for on the tensor's device, in its precision; else what was given.
+
+    Raises
+    ------
+    MissingFileError, UsageError
+        When NEUROSTORM_BACKEND asks for what is not there, or does not compute here.
+    """
+    if ops is not FAST:
+        return ops
+    chosen = {"reference": REFERENCE, "torch": TORCH, "cpu": COMPILED}
+    return chosen.get(choose_backend(x.device, x.dtype, n_states=n_states), FAST)

@@ -7,6 +7,7 @@
 
 #include "kernels.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,36 +33,43 @@
     } else { \
         for (int k = 0; k < (n); k++) { __VA_ARGS__ } \
     }
+#define WIDE 3        /* vectors of outputs, and TALL tokens, that a product works on in registers */
+#define RUN 32        /* inputs whose products are summed before they join the rest: rounds less */
+#define PATCH_ROWS 4  /* volumes of a patch, likewise */
+#define MLP_TOKENS 64 /* tokens that go through the perceptron at a time */
 #define EXPORT __attribute__((visibility("default")))
 
 #define NS(name) name##_baseline
 #define LANES 4
+#define TALL 4
 #define TARGET
 #include "vector.h"
 #include "scan.h"
-#undef NS
-#undef LANES
-#undef TARGET
+#include "block.h"
+#include "patches.h"
+#include "end.h"
 
 #ifdef HAS_X86_LEVELS
 #define NS(name) name##_avx2
 #define LANES 8
+#define TALL 4
 #define TARGET __attribute__((target("avx2,fma,bmi,bmi2")))
 #include "vector.h"
 #include "scan.h"
-#undef NS
-#undef LANES
-#undef TARGET
+#include "block.h"
+#include "patches.h"
+#include "end.h"
 
 #define NS(name) name##_avx512
 #define LANES 16
+#define TALL 8
 #define TARGET \
     __attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi,bmi2")))
 #include "vector.h"
 #include "scan.h"
-#undef NS
-#undef LANES
-#undef TARGET
+#include "block.h"
+#include "patches.h"
+#include "end.h"
 #endif
 
 /* The best instruction set of this processor: 0 baseline, 1 AVX2 with FMA, 2 AVX-512. */
@@ -83,7 +91,7 @@ EXPORT int ns_best_level(void)
 }
 
 /* Changes with the structs and functions: a library of another version is not used. */
-EXPORT int ns_interface(void) { return 1; }
+EXPORT int ns_interface(void) { return 3; }
 
 EXPORT int64_t ns_max_states(void) { return MAX_STATES; }
 
@@ -108,35 +116,47 @@ static void stop_flushing(unsigned before)
 #endif
 }
 
-/* Both return 0, or -1 without memory; every thread that works on a struct calls them on it. */
-EXPORT int ns_scan_forward(ns_scan *scan, int level)
-{
-    unsigned before = start_flushing();
-    int status;
 #ifdef HAS_X86_LEVELS
-    status = level == 2   ? scan_forward_avx512(scan)
-             : level == 1 ? scan_forward_avx2(scan)
-                          : scan_forward_baseline(scan);
+#define AT_LEVEL(function, ...) \
+    (level == 2   ? function##_avx512(__VA_ARGS__) \
+     : level == 1 ? function##_avx2(__VA_ARGS__) \
+                  : function##_baseline(__VA_ARGS__))
 #else
-    (void)level;
-    status = scan_forward_baseline(scan);
+#define AT_LEVEL(function, ...) ((void)level, function##_baseline(__VA_ARGS__))
 #endif
-    stop_flushing(before);
-    return status;
+
+/* These return 0, or -1 without memory; every thread that works on a struct calls them on it. */
+#define EXPORT_WORK(function, type) \
+    EXPORT int ns_##function(type *job, int level) \
+    { \
+        unsigned before = start_flushing(); \
+        int status = AT_LEVEL(function, job); \
+        stop_flushing(before); \
+        return status; \
+    }
+
+EXPORT_WORK(scan_forward, ns_scan)
+EXPORT_WORK(scan_backward, ns_scan)
+EXPORT_WORK(block_forward, ns_block)
+EXPORT_WORK(patches_forward, ns_patches)
+
+/* How many floats `packed` must hold. */
+EXPORT int64_t ns_block_room(const ns_block *block, int level)
+{
+    return AT_LEVEL(block_layout, block, NULL, 0);
 }
 
-EXPORT int ns_scan_backward(ns_scan *scan, int level)
+EXPORT void ns_block_pack(const ns_block *block, int level)
 {
-    unsigned before = start_flushing();
-    int status;
-#ifdef HAS_X86_LEVELS
-    status = level == 2   ? scan_backward_avx512(scan)
-             : level == 1 ? scan_backward_avx2(scan)
-                          : scan_backward_baseline(scan);
-#else
-    (void)level;
-    status = scan_backward_baseline(scan);
-#endif
-    stop_flushing(before);
-    return status;
+    AT_LEVEL(block_layout, block, NULL, 1);
+}
+
+EXPORT int64_t ns_patches_room(const ns_patches *patches, int level)
+{
+    return AT_LEVEL(patches_layout, patches, 0);
+}
+
+EXPORT void ns_patches_pack(const ns_patches *patches, int level)
+{
+    AT_LEVEL(patches_layout, patches, 1);
 }

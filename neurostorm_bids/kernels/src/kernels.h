@@ -27,4 +27,43 @@ typedef struct {
     int64_t next; /* the first group that no thread has taken */
 } ns_scan;
 
+/* A block without gradients: x + mixer(norm1(x)), then x + perceptron(norm2(x)).
+ *
+ * from and to are (tokens, dim); index (n_windows, n_tokens) says which token stands where in a
+ * window, -1 for padding. Weights are PyTorch's, (n_out, n_in); conv is (taps, inner), rates
+ * (n_states, inner), prompts (n_prompts, dim) or NULL. `packed` is room for ns_block_room() values,
+ * which ns_block_pack() fills; then several threads may call ns_block_forward().
+ */
+typedef struct {
+    const float *from;
+    float *to;
+    const int64_t *index;
+    const float *norm1, *norm1_bias, *norm2, *norm2_bias;
+    const float *in_proj, *conv, *conv_bias, *x_proj, *step_proj, *step_bias;
+    const float *rates, *skip, *out_proj;
+    const float *linear1, *linear1_bias, *linear2, *linear2_bias;
+    const float *prompts;
+    float *packed;
+    int64_t n_windows, n_tokens, n_prompts, dim, inner, wide, rank, n_states, taps;
+    int64_t next; /* the first window that no thread has taken */
+    float epsilon;
+} ns_block;
+
+/* The embedding of patches: a linear map from a patch's voxels in one volume to a token.
+ *
+ * A clip's volumes are neighbours in memory. Patches that follow each other along Z make a row:
+ * `starts` (n_rows) says where the first of each lies, patch_step how far the next is, `offsets`
+ * (n_features) how far a voxel is from its patch's first. weight is (dim, n_features), bias (dim);
+ * `to` is (n_rows, n_patches, n_volumes, dim). For `packed` see ns_block.
+ */
+typedef struct {
+    const float *from;
+    float *to;
+    const float *weight, *bias;
+    const int64_t *offsets, *starts;
+    float *packed;
+    int64_t n_rows, n_patches, n_volumes, patch_step, n_features, dim;
+    int64_t next; /* the first row that no thread has taken */
+} ns_patches;
+
 #endif

@@ -211,7 +211,3 @@ TARGET static int NS(scan_backward)(ns_scan *s)
     free(memory);
     return 0;
 }
-
-#undef VEC
-#undef IVEC
-#undef INLINE

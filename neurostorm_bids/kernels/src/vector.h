@@ -8,6 +8,9 @@ typedef float NS(vec) __attribute__((vector_size(4 * LANES)));
 typedef int32_t NS(ivec) __attribute__((vector_size(4 * LANES)));
 #define VEC NS(vec)
 #define IVEC NS(ivec)
+static const float NS(ones)[LANES] = {
+    [0 ... LANES - 1] = 1.0f,
+};
 #if LANES == 8
 static const IVEC NS(lane_numbers) = {0, 1, 2, 3, 4, 5, 6, 7};
 #endif

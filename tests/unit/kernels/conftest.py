@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from neurostorm_bids.kernels.library import LEVEL_VARIABLE, LEVELS, find_library
 
@@ -21,3 +22,11 @@ def level(request, library, monkeypatch):
         pytest.skip(f"this processor has no {request.param}, only {library.best_level}")
     monkeypatch.setenv(LEVEL_VARIABLE, request.param)
     return request.param
+
+
+@pytest.fixture
+def poison():
+    """Fill new memory with NaN, so that what is not written shows."""
+    torch.use_deterministic_algorithms(mode=True)
+    yield
+    torch.use_deterministic_algorithms(mode=False)

@@ -72,15 +72,7 @@ def to_double(arguments):
     return {name: value.double() for name, value in arguments.items()}
 
 
-@pytest.fixture
-def _poison():
-    """Fill new memory with NaN, so that what is not written shows."""
-    torch.use_deterministic_algorithms(mode=True)
-    yield
-    torch.use_deterministic_algorithms(mode=False)
-
-
-@pytest.mark.usefixtures("level", "_poison")
+@pytest.mark.usefixtures("level", "poison")
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_the_scan_equals_the_reference_with_all_gradients(shape):
     arguments = make_arguments(*shape)

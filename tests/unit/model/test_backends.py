@@ -13,7 +13,7 @@ from neurostorm_bids.kernels.scan import MAX_STATES, selective_scan_c
 from neurostorm_bids.model import backends
 from neurostorm_bids.model.backbone import Backbone
 from neurostorm_bids.model.backends import VARIABLE, choose_backend, find_scan, selective_scan
-from neurostorm_bids.model.operations import FAST, REFERENCE, choose_operations
+from neurostorm_bids.model.operations import FAST, REFERENCE, TORCH, choose_operations
 from neurostorm_bids.model.scan import selective_scan_ref, selective_scan_torch
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -140,12 +140,15 @@ def test_a_missing_backend_is_an_error_before_any_work(monkeypatch, tiny_config,
         Backbone(tiny_config)
 
 
-def test_forcing_the_reference_replaces_only_the_default(monkeypatch):
-    assert choose_operations(FAST) is FAST
+def test_forcing_a_backend_replaces_only_the_default(monkeypatch):
+    x = torch.zeros(1)
     monkeypatch.setenv(VARIABLE, "reference")
-    assert choose_operations(FAST) is REFERENCE
+    assert choose_operations(FAST, x, n_states=16) is REFERENCE
+    monkeypatch.setenv(VARIABLE, "torch")
+    assert choose_operations(FAST, x, n_states=16) is TORCH
+    assert choose_operations(REFERENCE, x, n_states=16) is REFERENCE
     other = FAST._replace(scan=selective_scan_ref)
-    assert choose_operations(other) is other
+    assert choose_operations(other, x, n_states=16) is other
 
 
 def test_all_backends_of_this_machine_compute_the_same(monkeypatch, tiny_config):

@@ -1,0 +1,89 @@
+"""The embedding of patches in C: voxels are read where they lie in the clip, and once."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+import torch
+
+from neurostorm_bids.kernels.packing import run_packed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_POINTERS = ("from", "to", "weight", "bias", "offsets", "starts", "packed")
+_SIZES = ("n_rows", "n_patches", "n_volumes", "patch_step", "n_features", "dim", "next")
+
+
+class _Job(ctypes.Structure):
+    """``ns_patches`` of ``kernels.h``, field by field."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in _POINTERS),
+        *((name, ctypes.c_int64) for name in _SIZES),
+    )
+
+
+def embed_patches_c(
+    clips: Tensor, weight: Tensor, bias: Tensor, *, patch: tuple[int, int, int]
+) -> Tensor:
+    """Map each patch of each volume linearly to a token; records no gradient.
+
+    Parameters
+    ----------
+    clips : Tensor of float32, shape (B, C, X, Y, Z, T)
+    weight : Tensor, shape (dim, px * py * pz * C); the voxels' x runs slowest, the channel fastest.
+    bias : Tensor, shape (dim,)
+    patch : voxels along X, Y and Z; each divides its axis.
+
+    Returns
+    -------
+    Tensor, shape (B, X / px, Y / py, Z / pz, T, dim)
+
+    Raises
+    ------
+    MissingFileError
+        When the library was not built.
+    ValueError
+        When shapes do not fit together.
+    """
+    _check_shapes(clips, weight, bias, patch)
+    clips = clips.contiguous()
+    n, n_channels, *grid, n_volumes = clips.shape
+    counts = [axis // side for axis, side in zip(grid, patch, strict=True)]
+    to = torch.empty((n, *counts, n_volumes, len(weight)), dtype=torch.float32)
+    # Positions in the clips: those of a patch's voxels from its first, those of rows of patches.
+    positions = torch.arange(clips[0, ..., 0].numel()).view(n_channels, *grid) * n_volumes
+    px, py, pz = patch
+    tensors = {
+        "from": clips,
+        "to": to,
+        "weight": weight.contiguous(),
+        "bias": bias.contiguous(),
+        "offsets": positions[:, :px, :py, :pz].movedim(0, -1).contiguous(),
+        "starts": torch.arange(n).view(-1, 1, 1) * clips[0].numel() + positions[0, ::px, ::py, 0],
+    }
+    job = _Job(
+        n_rows=n * counts[0] * counts[1],
+        n_patches=counts[2],
+        n_volumes=n_volumes,
+        patch_step=pz * n_volumes,
+        n_features=weight.shape[1],
+        dim=len(weight),
+    )
+    run_packed("patches", job, tensors, n_parts=job.n_rows)
+    return to
+
+
+def _check_shapes(clips: Tensor, weight: Tensor, bias: Tensor, patch: tuple[int, int, int]) -> None:
+    """Let nothing reach C that would be read past its end."""
+    n_features = clips.shape[1] * patch[0] * patch[1] * patch[2]
+    if tuple(weight.shape) != (len(bias), n_features):
+        raise ValueError(
+            f"Expected weights of shape {(len(bias), n_features)}, found {tuple(weight.shape)}"
+        )
+    if any(axis % side for axis, side in zip(clips.shape[2:5], patch, strict=True)):
+        raise ValueError(f"Expected patches of {patch} to fill {tuple(clips.shape[2:5])}")
+    if any(part.dtype != torch.float32 or not part.is_cpu for part in (clips, weight, bias)):
+        raise ValueError("Expected clips, weights and bias to be float32 on the CPU")

@@ -1,0 +1,8 @@
+/* Forget one instruction set before the next. */
+#undef NS
+#undef LANES
+#undef TALL
+#undef TARGET
+#undef VEC
+#undef IVEC
+#undef INLINE
