@@ -178,7 +178,12 @@ def test_a_longer_clip_starts_from_a_shorter_checkpoint(dataset, trained, tmp_pa
     start = ["--model", str(trained / "models" / MAE)]
     assert call(dataset, tmp_path / "out", *QUICK, *start) == 0
     (folder,) = (tmp_path / "out" / "models").iterdir()
-    assert neurostorm_bids.load_model(folder).clip_length == 12
+    longer = neurostorm_bids.load_model(folder)
+    assert longer.clip_length == 12
+    first, second = longer.provenance.lessons
+    assert first == second, "both trainings saw the same files"
+    n_runs = len(list((trained / ".work" / "store").rglob("*.safetensors")))
+    assert (first.target, len(first.marks.split())) == (None, n_runs)
 
 
 def test_weights_of_another_size_are_refused(dataset, trained, tmp_path, capsys):
