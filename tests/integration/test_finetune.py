@@ -20,6 +20,7 @@ from neurostorm_bids.grid.spec import GridSpec
 from neurostorm_bids.grid.store import StoredRun
 from neurostorm_bids.model.backbone import Backbone
 from neurostorm_bids.model.config import ModelConfig
+from neurostorm_bids.page.words import format_number
 from neurostorm_bids.predict import predict_series
 from neurostorm_bids.pretrained import Model, Provenance, save_model
 
@@ -184,6 +185,10 @@ def test_the_model_folder_tells_how_far_to_trust_it(age):
     errors = (predictions["prediction"] - predictions["truth"]).abs()
     # One run is less certain than the mean of a participant's, for which these errors are.
     assert (errors <= half_width).mean() >= 0.9
+    report = (age / "finetune.html").read_text()
+    assert re.search(
+        rf"Width \(years\).*>{re.escape(format_number(2 * half_width))}<", report, re.DOTALL
+    )
 
 
 def test_the_model_goes_straight_into_participant_and_says_the_same(age, cohort, work, tmp_path):

@@ -36,6 +36,7 @@ from neurostorm_bids.train.scans import prepare_scans
 
 METHODS = ["linear", "prompt", "lora", "full"]
 N_PEOPLE = 32
+SHUFFLES = [f"shuffle{number}" for number in range(10)]
 # Voxels coincide with those of the models' 24 x 24 x 24 grid, so that nothing is interpolated.
 TEMPLATE = Template(
     space="MNI152NLin6Asym",
@@ -57,6 +58,7 @@ def dataset(tmp_path_factory):
             # Either label goes with each of the other as often.
             "side": np.where(numbers % 2, "even", "right"),
             "shuffled": np.where(numbers // 2 % 2, "one", "other"),
+            **{name: np.where(rng.permutation(numbers) % 2, "one", "other") for name in SHUFFLES},
         }
     )
     write_dataset_description(folder, name="bright")
@@ -175,7 +177,13 @@ def test_each_method_predicts_what_is_there_for_participants_it_has_not_seen(lea
     assert measure_auroc(*learn(method, "side")) > 0.9
 
 
-@pytest.mark.parametrize("method", METHODS)
+def test_shuffled_labels_are_at_chance_on_average(learn):
+    areas = [measure_auroc(*learn("linear", name)) for name in SHUFFLES]
+    # The deviation of one is 0.15 with 16 tested participants, that of the mean of 10 is 0.05.
+    assert 0.4 < np.mean(areas) < 0.6
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
 def test_each_method_is_at_chance_where_nothing_is(learn, method):
     # 16 tested participants: the deviation of a guess is 0.15.
     assert 0.15 < measure_auroc(*learn(method, "shuffled")) < 0.85
