@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,18 @@ import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GOLDEN = Path(__file__).resolve().parent / "golden"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Tell how often the tests of robustness did what."""
+    told = Counter()
+    for report in terminalreporter.stats.get("", []):
+        if report.when == "teardown":
+            told.update({k: n for k, n in report.user_properties if k.startswith("counted ")})
+    if told:
+        terminalreporter.section("what the tests of robustness tried")
+        for what, n in sorted(told.items()):
+            terminalreporter.write_line(f"{n:6} {what.removeprefix('counted ')}")
 
 
 @pytest.fixture(autouse=True)

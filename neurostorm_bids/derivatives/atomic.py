@@ -94,7 +94,14 @@ def write_files(
         _sync(folders if seals else ())
         for group in ([path for path in contents if path not in seals], seals):
             for path in group:
-                staged[path].replace(path)
+                try:
+                    staged[path].replace(path)
+                except FileNotFoundError:
+                    # Where locks hold nobody off, another call takes it for a leftover.
+                    one = contents[path]
+                    if not isinstance(one, str | bytes):
+                        raise
+                    stack.enter_context(_stage(scratch or path.parent, one)).replace(path)
             _sync({path.parent for path in group})
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from neurostorm_bids.derivatives.atomic import explain_write_errors, write_text
+from neurostorm_bids.derivatives.atomic import explain_write_errors, remove_leftovers, write_text
 from neurostorm_bids.derivatives.dataset import DESCRIPTION
 from neurostorm_bids.errors import UsageError
 
@@ -43,6 +43,7 @@ def open_work_dir(folder: Path, *, bids_dir: Path | None = None, clean: bool = F
     """
     if bids_dir is not None:
         _check_outside(folder, bids_dir)
+    remove_leftovers(folder)
     there = [
         path for path in (folder / name for name in FOLDERS) if path.is_symlink() or path.exists()
     ]

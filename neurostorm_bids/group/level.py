@@ -88,6 +88,8 @@ def run_group_level(options: GroupOptions) -> int:
     write_files({options.output_dir / name: content for name, content in contents.items()})
     for name in contents:
         logger.info("Wrote %s", name)
+    for text in dict.fromkeys(text for one in group.assessments for text in one.warnings):
+        logger.warning("%s", text)
     for path, reason in collection.problems[:_MAX_LOGGED]:
         logger.error("Not used: %s: %s", path, reason)
     if (more := len(collection.problems) - _MAX_LOGGED) > 0:

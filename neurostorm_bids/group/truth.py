@@ -89,7 +89,7 @@ def assess_predictions(
         If a column that was asked for cannot be read.
     """
     target, results = predictions.target, predictions.results
-    found, notes = _find_column(predictions, column, roots)
+    found, notes, warnings = _find_column(predictions, column, roots)
     owners = [result.participant for result in results]
     row_keys = [f"sub-{owner}" for owner in owners] if found is None else list(found.keys)
     keys, predicted = average_rows(predictions.outputs, row_keys)
@@ -97,13 +97,14 @@ def assess_predictions(
     participants = tuple(owner_of[key] for key in keys)
     truth = np.full(len(keys), np.nan)
     scores: Scores | None = None
-    warnings: list[str] = []
     if found is not None:
         by_row, told, warnings = _encode(found, target)
+        warnings = [*found.doubts, *warnings]
         values = dict(zip(row_keys, by_row, strict=True))
         truth = np.array([values[key] for key in keys], dtype=np.float64)
         scores, why = _score(target, truth, predicted, participants, resampling)
-        notes += [*found.notes, *told, *_count_reasons(found), *why]
+        notes += [note for note in found.notes if note not in found.doubts]
+        notes += [*told, *_count_reasons(found), *why]
     return Assessment(
         predictions=predictions,
         level="participant" if found is None else found.level,
@@ -122,16 +123,21 @@ def assess_predictions(
 
 def _find_column(
     predictions: Predictions, column: str | None, roots: Sequence[Path]
-) -> tuple[Column | None, list[str]]:
-    """Read the column with the truth; without one that was asked for, say why there is none."""
+) -> tuple[Column | None, list[str], list[str]]:
+    """Read the column with the truth; without one that was asked for, say why there is none.
+
+    That no table has it is a note, and that it cannot be used a warning.
+    """
     rows = [result.entities for result in predictions.results]
+    name = column or predictions.target.name
     try:
-        return read_column(column or predictions.target.name, rows, roots=roots), []
+        return read_column(name, rows, roots=roots), [], []
     except UserError as err:
         if column is not None:
             raise
-        is_absent = isinstance(err, UsageError)
-        return None, ["No table of the source has this column." if is_absent else str(err)]
+        if isinstance(err, UsageError):
+            return None, ["No table of the source has this column."], []
+        return None, [], [f"There is no truth for {name}. {err}"]
 
 
 class _Encoded(NamedTuple):

@@ -17,7 +17,7 @@ from neurostorm_bids.inputs.tables import Place, find_column
 from neurostorm_bids.inputs.tsv import MISSING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from neurostorm_bids.inputs.tsv import Table
@@ -47,6 +47,7 @@ class Column:
     reasons : why it has none; None where it has one.
     declaration : of the sidecar.
     notes : what was found on the way, in sentences.
+    doubts : those of the notes that say that values cannot be what they are taken for.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Column:
     reasons: tuple[str | None, ...]
     declaration: Declaration = NOTHING
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 class _Index(NamedTuple):
@@ -118,38 +120,43 @@ def read_column(
         raise DataError(_explain_strangers(place, participants, sorted(index.cells)))
     answers, notes = _leave_out_missing(answers, place)
     level: Level = "session" if index.has_sessions else "participant"
+    keys = tuple(_key(row, level) for row in rows)
+    doubts = _doubt_age(place, dict(zip(keys, answers, strict=True)).values())
     return Column(
         name=place.column,
         source=place.source,
         level=level,
         participants=tuple(row["sub"] for row in rows),
-        keys=tuple(_key(row, level) for row in rows),
+        keys=keys,
         cells=tuple(answer.cell for answer in answers),
         reasons=tuple(answer.reason for answer in answers),
         declaration=place.declaration,
         notes=(
             *place.declaration.notes,
-            *_doubt_age(place, answers),
+            *doubts,
             *index.notes,
             *notes,
             *_count_without_rows(index, participants, place, excluded=excluded),
         ),
+        doubts=tuple(doubts),
     )
 
 
-def _doubt_age(place: Place, answers: Sequence[_Answer]) -> list[str]:
-    """Tell of ages that nobody reaches in years, where no sidecar says that they are no years."""
+def _doubt_age(place: Place, answers: Iterable[_Answer]) -> list[str]:
+    """Tell of ages that nobody has in years, where no sidecar says that they are no years."""
     unit = (place.declaration.unit or "years").casefold()
     if "age" not in re.split("[^a-z]+", place.column.casefold()) or not unit.startswith("y"):
         return []
     ages = [parse_number(answer.cell) for answer in answers if answer.cell is not None]
-    high = [age for age in ages if age is not None and age > MAX_AGE_YEARS]
-    if not high:
+    odd = [age for age in ages if age is not None and not 0 <= age <= MAX_AGE_YEARS]
+    if not odd:
         return []
+    worst = f"{min(odd):g}" if len(set(odd)) == 1 else f"{min(odd):g} to {max(odd):g}"
     note = (
-        f"{place.source}: {len(high)} value(s) of {place.column!r} are above {MAX_AGE_YEARS:g}, up "
-        f"to {max(high):g}, which is no age in years. If they are months or days, say so in the "
-        "sidecar (Units); if they stand for missing values, name them there (Levels) or write n/a."
+        f"{place.source}: {len(odd)} value(s) of {place.column!r} lie outside 0 to "
+        f"{MAX_AGE_YEARS:g} ({worst}), which is no age in years. If they are months or days, say "
+        "so in the sidecar (Units); if they stand for missing values, name them there (Levels) or "
+        "write n/a."
     )
     return [note]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from neurostorm_bids.errors import DataError, MissingFileError, OutputError, ReadError, UsageError
 from neurostorm_bids.model.assessment import Calibration, count_reference
@@ -184,9 +184,9 @@ def _fill(folder: Path, checkpoint: Checkpoint) -> None:
         arrays = calibration.novelty.to_arrays()
         tensors |= {_NOVELTY + key: torch.from_numpy(array) for key, array in arrays.items()}
     check_finite(tensors, path=folder / WEIGHTS)
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    # safetensors makes files that nobody else may read, whatever the umask; labs share models.
-    (folder / WEIGHTS).chmod(0o666 & ~_read_umask())
+    # The library's own writer tells a full disk as an error of its own, and makes files that nobody
+    # else may read, whatever the umask; labs share models.
+    (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
     sha256 = digest_file(folder / WEIGHTS)
     values = {
         "format": FORMAT,
@@ -288,10 +288,3 @@ def _read_calibration(
 def _tell_origin(origin: Provenance) -> tuple[str, ...]:
     """Say what a folder was made from; nothing for weights that were in no file before."""
     return (f"Made from {origin.source} (SHA-256 {origin.sha256}).",) if origin.sha256 else ()
-
-
-def _read_umask() -> int:
-    """Return the rights that this process takes from new files; it can only be read by setting."""
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

@@ -10,7 +10,7 @@ import struct
 import zlib
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
@@ -96,8 +96,8 @@ class TrainState:
                 # Fabric itself would write by way of the system's folder for temporary files.
                 contents["model"] = self.model.state_dict()
                 contents["optimizer"] = self.optimizer.state_dict()
-                with partial.open("wb") as file:  # so that a full disk is an OSError
-                    torch.save(contents, file)
+                with partial.open("wb") as file:
+                    _save(contents, file)
             if fabric.is_global_zero:
                 _put_in_place(partial, path)
         fabric.barrier()
@@ -264,6 +264,19 @@ def _put_in_place(partial: Path, path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _save(contents: Mapping[str, Any], file: IO[bytes]) -> None:
+    """Let PyTorch write into a file; a full disk is an `OSError`.
+
+    PyTorch closes its archive whatever happened before, and that fails in turn.
+    """
+    try:
+        torch.save(contents, file)
+    except RuntimeError as err:
+        if isinstance(err.__context__, OSError):
+            raise err.__context__ from err
+        raise
 
 
 @contextmanager

@@ -106,7 +106,8 @@ def _draw_roc(
     axes.plot([0, 1], [0, 1], "--", color="#8c8c8c", lw=1.2)
     axes.set_xlabel("false positive rate")
     axes.set_ylabel("true positive rate")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    if axes.get_legend_handles_labels()[1]:  # none where nobody is of a class
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
 
 
 def _draw_calibration(axes: Axes, true: NDArray[np.int64], predicted: Floats) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import os
 import shutil
@@ -144,6 +145,37 @@ def test_a_damaged_sidecar_ends_with_status_1_and_the_others_go_on(study, capsys
     assert sidecar.with_suffix("").name in capsys.readouterr().err
     ages = read(study, "phenotype/neurostorm_age.tsv")
     assert ages["participant_id"].tolist() == ["sub-02", "sub-03"]
+
+
+PEOPLE = "participant_id\tage\tsex\nsub-01\t24\tF\nsub-02\t31\tM\nsub-03\t58\tF\n"
+
+
+ROW = "sub-02\t31\tM"
+
+
+@pytest.mark.parametrize(
+    ("planted", "told", "is_warning"),
+    [
+        (("\t58\t", "\t696\t"), "1 value(s) of 'age' lie outside 0 to 120 (696)", True),
+        (("\t58\t", "\t-999\t"), "1 value(s) of 'age' lie outside 0 to 120 (-999)", True),
+        (("sub-03", "sub-01"), "gives participant 01 two different values of 'age'", True),
+        (("\tM\n", "\tdiverse\n"), "no class of the model (F, M)", True),
+        ((ROW, f"{ROW} \n{ROW}"), "removed blanks at the ends", False),
+        ((ROW, f"{ROW}\n{ROW}"), "repeat an earlier one", False),
+    ],
+    ids=["months", "code", "twice", "class", "blanks", "again"],
+)
+def test_a_trap_in_the_table_of_the_truth_is_told(study, capsys, planted, told, is_warning):
+    table = study / "fmriprep" / "participants.tsv"
+    assert table.read_text() == PEOPLE
+    table.unlink()  # a link to what other tests read
+    table.write_text(PEOPLE.replace(*planted))
+    assert call(study) == 0
+    page = html.unescape((study / "out" / "group.html").read_text())
+    assert told in page
+    warned = page.split('class="warnings"')[1].split("</section>")[0] if is_warning else ""
+    assert (told in warned) == is_warning
+    assert (told in capsys.readouterr().err) == is_warning
 
 
 def test_a_dry_run_lists_files_and_writes_nothing(study, capsys):

@@ -2,21 +2,28 @@ from __future__ import annotations
 
 import shutil
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from tests.robustness.driver import Ground, Nursery, read_results
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.robustness.driver import HOST, USER, Ground, Nursery, counts, read_results
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests of this folder, which take minutes: make robustness and make fuzz run them."""
+    """Mark the tests of this folder: make robustness and make fuzz run their long forms."""
     for item in items:
         if item.path.parent.name == "robustness":
             item.add_marker("robustness")
+
+
+@pytest.fixture(autouse=True)
+def _tell_counts(record_property):
+    """Hand on what a test counted, to be told at the end."""
+    before = counts.copy()
+    yield
+    for what, n in (counts - before).items():
+        record_property(f"counted {what}", n)
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +40,20 @@ def nursery():
 
 
 class Undisturbed(NamedTuple):
-    """What a call wrote that nobody killed, in how many steps and seconds."""
+    """What a call wrote that nobody killed, in how many steps and seconds.
+
+    Attributes
+    ----------
+    steps : those in the file system below its output.
+    elsewhere : all others, and attempts at the network.
+    scratch : its folder for temporary files.
+    """
 
     output: Path
     results: dict[str, bytes]
     steps: list[str]
+    elsewhere: list[str]
+    scratch: Path
     seconds: float
 
 
@@ -49,17 +65,33 @@ def undisturbed(ground, nursery, tmp_path_factory):
     def run(level: str) -> Undisturbed:
         if level not in known:
             output = prepare(level, folder / level)
+            scratch, home = folder / f"{level}.tmp", folder / f"{level}.home" / USER
+            scratch.mkdir()
+            home.mkdir(parents=True)
+            who = dict.fromkeys(("USER", "LOGNAME", "USERNAME"), USER)
             started = time.monotonic()
             status = nursery.run(
                 ground.words(level, output),
                 log=folder / f"{level}.log",
                 steps=folder / f"{level}.steps",
-                below=output,
+                below=Path("/"),
+                host=HOST,
+                HOME=str(home),
+                TMPDIR=str(scratch),
+                **who,
             )
             seconds = time.monotonic() - started
             assert status == 0, (folder / f"{level}.log").read_text()
-            steps = (folder / f"{level}.steps").read_text().splitlines()
-            known[level] = Undisturbed(output, read_results(output), steps, seconds)
+            lines = (folder / f"{level}.steps").read_text().splitlines()
+            steps = [line for line in lines if line.split("\t")[1].startswith(str(output))]
+            known[level] = Undisturbed(
+                output=output,
+                results=read_results(output),
+                steps=steps,
+                elsewhere=[line for line in lines if line not in set(steps)],
+                scratch=scratch,
+                seconds=seconds,
+            )
         return known[level]
 
     def prepare(level: str, output: Path) -> Path:

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from neurostorm_bids.errors import UserError
+from tests.robustness.driver import count
 
 LONG = int(os.environ.get("NEUROSTORM_FUZZ_CASES", "0"))
 """Cases over all targets; 0 for the short form."""
@@ -35,9 +36,6 @@ EXECUTING = (
 )
 WRITING = {"os.remove": 0, "os.rmdir": 0, "os.mkdir": 0, "os.chmod": 0, "os.truncate": 0}
 MOVING = {"os.rename", "os.link", "os.symlink"}
-
-counts: dict[str, int] = {}
-"""Cases that ran, by target; told at the end of a session."""
 
 
 class Hang(BaseException):
@@ -95,7 +93,7 @@ def cases(share, *, short):
 @contextlib.contextmanager
 def obeying(name, *, may_execute=()):
     """Run a case in a folder of its own; an expected mistake is a good end, all else is none."""
-    counts[name] = counts.get(name, 0) + 1
+    count(f"damaged or odd: {name}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch).resolve()
         _watch.seen = []

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -24,6 +25,16 @@ REPOSITORY = HERE.parent.parent
 FEW_CPUS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "agg"}
 MACHINE = ["--device", "cpu", "--nprocs", "1"]
 N_PEOPLE = 6
+HOST, USER = "ward-seven-console", "drjanefoundling"
+"""Of the machine and the person, as calls see them; neither may stand in what they write."""
+
+
+counts: Counter[str] = Counter()
+"""What was tried how often; told at the end of a session."""
+
+
+def count(what: str) -> None:
+    counts[what] += 1
 
 
 class Ground(NamedTuple):
@@ -43,7 +54,10 @@ class Ground(NamedTuple):
         model = ["--model", str(self.encoder)]
         two = ["--participant-label", "01", "02"]
         own = {
-            "participant": [*model, *MACHINE, *two],
+            "participant": [
+                *(*model, "--connectivity", str(self.atlas), "--write-resampled"),
+                *(*MACHINE, *two),
+            ],
             "group": [],
             "pretrain": [
                 *("--preset", "tiny", "--max-steps", "2", "--batch-size", "1", *MACHINE),
@@ -196,6 +210,8 @@ def _read_html(path: Path) -> None:
 
 def _read_table(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
+    if path.suffix == ".csv" and not text:
+        return  # a training's table before its first row, by which it grows
     assert text.endswith("\n")
     widths = {line.count("\t" if path.suffix == ".tsv" else ",") for line in text.splitlines()}
     assert len(widths) == 1

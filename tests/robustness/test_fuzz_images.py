@@ -17,7 +17,8 @@ from neurostorm_bids.demo_data import write_encoder
 from neurostorm_bids.grid.atlas import find_atlas, place_on_grid
 from neurostorm_bids.grid.series import grid_run
 from neurostorm_bids.grid.spec import GridSpec
-from tests.robustness.corpus import cases, check_text, damage, obeying
+from neurostorm_bids.report.figures import Drawn
+from tests.robustness.corpus import LONG, cases, check_text, damage, obeying
 from tests.robustness.test_fuzz_texts import assert_told
 
 SPEC = GridSpec.published(12)
@@ -110,7 +111,7 @@ def nifti_bytes(draw, *contents):
     return (draw(damage(packed)) if draw(st.booleans()) else packed), ".nii.gz"
 
 
-@cases(0.16, short=120)
+@cases(0.16, short=60)
 @given(
     bold=nifti_bytes(INT16, INT16, FLOAT64),
     mask=st.none() | nifti_bytes(MASK),
@@ -137,7 +138,7 @@ ATLAS = nib.Nifti1Image(
 ).to_bytes()
 
 
-@cases(0.03, short=20)
+@cases(0.03, short=10)
 @given(
     atlas=nifti_bytes(ATLAS),
     table=st.sampled_from(
@@ -170,7 +171,11 @@ def encoder(tmp_path_factory):
     images=st.lists(st.tuples(nifti_bytes(INT16), nifti_bytes(MASK)), min_size=8, max_size=8),
     seconds=st.sampled_from([2.0, 0.8]),
 )
-def test_a_dataset_of_damaged_images_through_the_command(encoder, capsys, images, seconds):
+def test_a_dataset_of_damaged_images_through_the_command(
+    encoder, capsys, monkeypatch, images, seconds
+):
+    if not LONG:  # pictures take longer than all the rest
+        monkeypatch.setattr(Drawn, "add", lambda *_: None)
     with obeying("datasets through the command") as (folder, begin), np.errstate(all="ignore"):
         for number, (bold, mask) in enumerate(images):
             func = folder / "in" / f"sub-{number:02}" / "func"

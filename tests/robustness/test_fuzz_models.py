@@ -83,7 +83,7 @@ def safetensors_bytes(draw, content, *, metadata=None):
     return struct.pack("<Q", length) + text + values
 
 
-@cases(0.05, short=25)
+@cases(0.05, short=12)
 @given(data=st.data())
 def test_model_folders(model_folder, data):
     config = json.loads(model_folder["config.json"])
@@ -177,7 +177,7 @@ HYPER = (
 )
 
 
-@cases(0.06, short=40)
+@cases(0.06, short=20)
 @given(data=st.data())
 def test_published_checkpoints(published, data):
     content, members = published
@@ -222,7 +222,7 @@ def training_checkpoint(tmp_path_factory):
     return path.read_bytes()
 
 
-@cases(0.03, short=25)
+@cases(0.03, short=12)
 @given(data=st.data())
 def test_checkpoints_of_a_training(training_checkpoint, data):
     with obeying("training checkpoints") as (folder, begin):
@@ -236,7 +236,7 @@ def test_checkpoints_of_a_training(training_checkpoint, data):
         read_weights(path)
 
 
-@cases(0.02, short=25)
+@cases(0.02, short=12)
 @given(content=tsv_bytes([["step,loss"], ["1,0.5"], ["2,0.25"], ["3,0.1"]]))
 def test_tables_of_losses(content):
     with obeying("tables of losses") as (folder, begin):
@@ -270,7 +270,7 @@ def stored(tmp_path_factory):
     return path.read_bytes()
 
 
-@cases(0.06, short=40)
+@cases(0.06, short=20)
 @given(data=st.data())
 def test_stored_runs(stored, data):
     with obeying("stored runs") as (folder, begin), np.errstate(all="ignore"):
@@ -323,7 +323,7 @@ EMBEDDINGS = np.arange(6.0).reshape(3, 2)
 NAMES = np.array(["a.png", "b.png", "c.png"])
 
 
-@cases(0.05, short=40)
+@cases(0.05, short=20)
 @given(data=st.data())
 def test_embeddings_of_images(data):
     with obeying("stimulus features") as (folder, begin), np.errstate(all="ignore"):

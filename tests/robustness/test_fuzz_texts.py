@@ -51,7 +51,7 @@ DESCRIPTION = {
 }
 
 
-@cases(0.08, short=60)
+@cases(0.08, short=30)
 @given(content=json_bytes({"RepetitionTime": 2.0, "TaskName": "rest", "SkullStripped": False}))
 def test_sidecars_of_a_run(content):
     with obeying("sidecars") as (folder, begin):
@@ -62,7 +62,7 @@ def test_sidecars_of_a_run(content):
         assert 0 < seconds < 100
 
 
-@cases(0.06, short=50)
+@cases(0.06, short=25)
 @given(
     content=json_bytes(DESCRIPTION, extra=["PipelineDescription"]), other=json_bytes(DESCRIPTION)
 )
@@ -94,7 +94,7 @@ PARTICIPANTS = [
 ]
 
 
-@cases(0.1, short=60)
+@cases(0.1, short=30)
 @given(
     content=tsv_bytes(PARTICIPANTS),
     sidecar=json_bytes(
@@ -125,7 +125,7 @@ SPLITS = [
 ]
 
 
-@cases(0.05, short=40)
+@cases(0.05, short=20)
 @given(content=tsv_bytes(SPLITS))
 def test_split_files(content):
     with obeying("split files") as (folder, begin):
@@ -142,7 +142,7 @@ EVENTS = [
 ]
 
 
-@cases(0.05, short=40)
+@cases(0.05, short=20)
 @given(content=tsv_bytes(EVENTS))
 def test_tables_of_events(content):
     with obeying("events.tsv") as (folder, begin):
@@ -163,7 +163,7 @@ CONFOUNDS = [
 ]
 
 
-@cases(0.05, short=25)
+@cases(0.05, short=12)
 @given(
     content=tsv_bytes(CONFOUNDS),
     sidecar=json_bytes({"trans_x": {"Units": "mm"}, "a_comp_cor_00": {"Method": "aCompCor"}}),
@@ -193,7 +193,7 @@ def test_tables_of_confounds(content, sidecar, strategy):
         assert nuisance.regressors is None or np.isfinite(nuisance.regressors).all()
 
 
-@cases(0.06, short=30)
+@cases(0.06, short=15)
 @given(
     content=json_bytes({"bold": {"task": "rest", "run": 1, "space": None, "session": ["*", "A"]}})
 )
@@ -213,7 +213,7 @@ STATUS = {
 }
 
 
-@cases(0.04, short=30)
+@cases(0.04, short=15)
 @given(content=json_bytes(STATUS), table=tsv_bytes([["participant_id"], ["sub-01"], ["sub-02"]]))
 def test_status_files_read_by_the_audit(content, table):
     with obeying("status.json") as (folder, begin):
@@ -243,7 +243,7 @@ PREDICTION = {
 }
 
 
-@cases(0.06, short=40)
+@cases(0.06, short=20)
 @given(
     sidecar=json_bytes(PREDICTION),
     table=tsv_bytes(
@@ -329,7 +329,7 @@ def assert_told(status, printed):
     assert status in {0, 1, 2, 16, 17, 18, 65, 66, 73, 74, 75}
 
 
-@cases(0.08, short=50)
+@cases(0.08, short=25)
 @given(
     values=st.dictionaries(st.sampled_from(OPTIONS), odd_values, min_size=1, max_size=2),
     spelling=st.sampled_from(["plain", "plain", "plain", "cut", "bom", "utf-16", "deep"]),
@@ -351,7 +351,7 @@ def test_configuration_files_through_the_command(named, capsys, values, spelling
         assert_told(status, capsys.readouterr())
 
 
-@cases(0.05, short=40)
+@cases(0.05, short=20)
 @given(
     names=st.lists(
         odd_texts

@@ -183,3 +183,17 @@ def test_temporary_files_lie_in_the_folder_that_was_named(tmp_path, monkeypatch)
             write_text(tmp_path / "logs" / "call" / "a.txt", "a", scratch=tmp_path / "logs")
     assert list((tmp_path / "logs" / "call").iterdir()) == []
     assert len(list((tmp_path / "logs").glob(".neurostorm-*.tmp"))) == 1
+
+
+def test_a_file_that_another_took_for_a_leftover_is_written_again(tmp_path):
+    (tmp_path / "a").mkdir()
+
+    def take_away():
+        for path in (tmp_path / "a").iterdir():
+            path.unlink()
+        yield b"second"
+
+    write_files({tmp_path / "a" / "first": "first", tmp_path / "b" / "second": take_away()})
+    assert (tmp_path / "a" / "first").read_text() == "first"
+    assert (tmp_path / "b" / "second").read_text() == "second"
+    assert len(list(tmp_path.rglob("*"))) == 4

@@ -63,3 +63,10 @@ def test_the_input_is_no_work_folder_but_its_derivatives_may_be(tmp_path):
             open_work_dir(tmp_path / name, bids_dir=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["dataset_description.json"]
     open_work_dir(tmp_path / "derivatives" / "out" / ".work", bids_dir=tmp_path)
+
+
+def test_what_a_killed_call_left_half_written_goes(tmp_path):
+    left = tmp_path / ".neurostorm-0.tmp"
+    left.touch()
+    open_work_dir(tmp_path)
+    assert not left.exists()

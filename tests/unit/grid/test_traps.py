@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 import nibabel as nib
@@ -10,8 +11,11 @@ import pytest
 
 from neurostorm_bids.errors import DataError
 from neurostorm_bids.grid.brain import make_brain_mask
+from neurostorm_bids.grid.normalise import find_statistics
 from neurostorm_bids.grid.read import open_volumes
+from neurostorm_bids.grid.resample import find_clock
 from neurostorm_bids.grid.series import grid_run
+from neurostorm_bids.grid.spikes import doubt_spikes
 
 
 def bring(scan, spec, **changes):
@@ -124,3 +128,25 @@ def test_transforms_of_different_handedness_are_told(scan, spec, tmp_path):
     nib.save(bold, tmp_path / "bold.nii.gz")
     series = bring(made._replace(bold=tmp_path / "bold.nii.gz"), spec)
     assert any("disagree about left and right" in doubt for doubt in series.warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "spikes"),
+    [
+        ("fmriprep-semireal/**/sub-01*space-MNI*_bold.nii.gz", None),
+        ("fmriprep-semireal/**/sub-02*space-MNI*_bold.nii.gz", None),
+        ("native4d/nibabel_functional.nii", None),
+        # As it left the scanner: 11 % darker in the first volume than in all others.
+        ("native4d/nitime_fmri1.nii.gz", "1 of 40 volumes are spikes.*counted from 0: 0"),
+    ],
+)
+def test_real_series_raise_no_false_alarm_of_spikes(shared, name, spikes):
+    path = next((shared / "realdata").glob(name))
+    values = np.asarray(nib.load(path).dataobj, dtype=np.float32)
+    mean = values.mean(axis=3)
+    frames = values[mean > 0.3 * np.percentile(mean, 98)].T
+    clock = find_clock(len(frames), source_repetition_time_s=2.0, repetition_time_s=2.0)
+    statistics = find_statistics(frames, clock, clip_negatives=False, name=path.name)
+    doubts = doubt_spikes(frames, statistics)
+    assert len(doubts) == (spikes is not None)
+    assert spikes is None or re.search(spikes, doubts[0])

@@ -208,4 +208,12 @@ def test_ages_that_nobody_reaches_are_told_unless_a_unit_explains_them(units, is
     if units:
         (tmp_path / "participants.json").write_text(f'{{"age": {{"Units": "{units}"}}}}')
     column = read_column("age", [{"sub": "01"}, {"sub": "02"}], roots=[tmp_path])
-    assert any("no age in years" in note for note in column.notes) == is_told
+    assert any("(300 to 400)" in note for note in column.notes) == is_told
+
+
+def test_a_code_for_a_missing_age_is_told(tmp_path):
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\nsub-01\t-999\nsub-02\t0\n")
+    column = read_column("age", [{"sub": "01"}, {"sub": "02"}], roots=[tmp_path])
+    (doubt,) = column.doubts
+    assert "1 value(s) of 'age' lie outside 0 to 120 (-999)" in doubt
+    assert doubt in column.notes

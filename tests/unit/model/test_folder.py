@@ -157,7 +157,7 @@ def test_a_file_in_the_way_is_never_replaced(tmp_path, checkpoint):
         write_model_folder(tmp_path / "model", checkpoint, overwrite=True)
 
 
-@pytest.mark.parametrize("step", ["save_file", "write_card", "digest_file"])
+@pytest.mark.parametrize("step", ["save", "write_card", "digest_file"])
 def test_a_failure_leaves_what_was_there(monkeypatch, checkpoint, written, step):
     def fail(*_args, **_kwargs):
         raise OSError("disk full")

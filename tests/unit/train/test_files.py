@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from neurostorm_bids.errors import DataError, MissingFileError, OutputError
-from neurostorm_bids.train.files import Table, read_table, read_weights, write_json
+from neurostorm_bids.train.files import Table, _save, read_table, read_weights, write_json
 
 
 @pytest.fixture
@@ -77,3 +79,10 @@ def test_a_damaged_table_of_losses_is_told(content, tmp_path):
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(DataError, match="begin anew"):
         read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_full_disk_is_an_error_of_the_system_whatever_pytorch_says_then():
+    full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115 - closed below
+    with full, pytest.raises(OSError, match="No space left"):
+        _save({"a": torch.zeros(100_000)}, full)
