@@ -8,7 +8,7 @@ import os
 import pickle
 import struct
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -81,7 +81,7 @@ class TrainState:
 
     def save(self, fabric: Fabric, path: Path) -> None:
         """Write a checkpoint whole or not at all; every process has to call this."""
-        partial = path.with_name(f".{path.name}.partial")
+        partial = _name_partial(path)
         contents: dict[str, Any] = {
             "model": self.model,
             "optimizer": self.optimizer,
@@ -158,7 +158,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def write_json(path: Path, facts: Mapping[str, Any]) -> None:
     """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _name_partial(path)
     with _explain_write_errors(path):
         partial.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         _put_in_place(partial, path)
@@ -175,7 +175,7 @@ class Table:
     def __init__(self, path: Path, *, last_step: int) -> None:
         self._path = path
         rows = [row for row in read_table(path) if row["step"] <= last_step]
-        partial = path.with_name(f".{path.name}.partial")
+        partial = _name_partial(path)
         with _explain_write_errors(path):
             with partial.open("w", encoding="utf-8", newline="") as file:
                 _write_rows(file, rows, header=True)
@@ -254,6 +254,11 @@ def _damaged(path: Path, why: str) -> DataError:
     )
 
 
+def _name_partial(path: Path) -> Path:
+    """Return the name of a file until all of it is on the disk."""
+    return path.with_name(f".{path.name}.partial")
+
+
 def _put_in_place(partial: Path, path: Path) -> None:
     """Give a file its name, once all of it is on the disk."""
     with partial.open("rb") as file:
@@ -284,6 +289,8 @@ def _explain_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as err:
+        with suppress(OSError):  # half a file takes the room that is missing
+            _name_partial(path).unlink()
         raise OutputError(
             f"Cannot write {path}: {err.strerror or err}. Free space there, mend the rights of the "
             "folder, or choose another one; the same command goes on from the last checkpoint."
