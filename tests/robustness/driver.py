@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -92,6 +93,7 @@ class Nursery:
         *,
         log: Path,
         kill_at: int | None = None,
+        number: int = signal.SIGKILL,
         steps: Path | None = None,
         below: Path | None = None,
         host: str | None = None,
@@ -103,7 +105,8 @@ class Nursery:
         Parameters
         ----------
         log : what it prints.
-        kill_at : the step at which it kills itself.
+        kill_at : the step at which it sends itself a signal.
+        number : that signal.
         steps : where its steps are written down, one per line.
         below : only steps in this folder count.
         host : the name of the machine, as the call sees it.
@@ -115,6 +118,7 @@ class Nursery:
             "env": env,
             "steps": None if kill_at is None and steps is None else str(steps or ""),
             "kill_at": kill_at,
+            "signal": number,
             "below": str(below or ""),
             "host": host,
             "flock": flock,

@@ -5,9 +5,9 @@ once, reads a line of JSON for each call, and forks: the child becomes the comma
 its own, and answers to signals as any other process does.
 
 A call may be watched: every step in the file system (a file opened to write, renamed, removed, a
-folder made) and every attempt at the network is written down. It may be killed right before its
-n-th step, which hits the moments between two steps that no clock hits. And it may find itself on a
-machine of another name, or on a file system without locks.
+folder made) and every attempt at the network is written down. It may be killed or stopped right
+before its n-th step, which hits the moments between two steps that no clock hits. And it may find
+itself on a machine of another name, or on a file system without locks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import json
 import os
 import pkgutil
 import platform
-import signal
 import socket
 import sys
 
@@ -50,8 +49,8 @@ def import_everything() -> None:
         importlib.import_module(name)
 
 
-def watch(below: str, *, kill_at: int | None, log: str | None) -> None:
-    """Count the steps in the file system below a folder; write them down, or end at one."""
+def watch(below: str, *, kill_at: int | None, number: int, log: str | None) -> None:
+    """Count the steps in the file system below a folder; write them down, take a signal at one."""
     count = 0
     file = open(log, "w") if log else None
 
@@ -67,7 +66,7 @@ def watch(below: str, *, kill_at: int | None, log: str | None) -> None:
         if not path.startswith(below):
             return
         if count == kill_at:
-            os.killpg(os.getpid(), signal.SIGKILL)
+            os.killpg(os.getpid(), number)
         count += 1
         if file is not None:
             file.write(f"{event}\t{path}\n")
@@ -89,7 +88,12 @@ def become(call: dict) -> None:
     if call["flock"] is not None:
         fcntl.flock = _make_flock(call["flock"])
     if call["steps"] is not None:
-        watch(call["below"], kill_at=call["kill_at"], log=call["steps"] or None)
+        watch(
+            call["below"],
+            kill_at=call["kill_at"],
+            number=call["signal"],
+            log=call["steps"] or None,
+        )
 
 
 def _make_flock(how: str):

@@ -49,9 +49,11 @@ def test_a_call_that_is_told_to_end_says_so_and_cleans_up(
     ground, nursery, tmp_path, number, status
 ):
     output, log = tmp_path / "out", tmp_path / "log"
-    pid = nursery.start(ground.words("participant", output), log=log)
-    wait_for(lambda: any(output.glob("sub-*/func/*.tsv")) or not psutil.pid_exists(pid))
+    halfway = {"kill_at": 0, "below": output / "sub-02", "number": signal.SIGSTOP}
+    pid = nursery.start(ground.words("participant", output), log=log, **halfway)
+    wait_for(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     os.kill(pid, number)
+    os.kill(pid, signal.SIGCONT)
     assert nursery.wait(pid) == status
     assert "Interrupted. What was finished is kept" in log.read_text()
     assert "Traceback" not in log.read_text()
