@@ -47,7 +47,7 @@ class Plan:
     pretrain : options of the pretraining.
     questions : of the finetune level.
     n_swapped : participants whose tasks are shuffled.
-    reidentifies : whether the first 12 people are looked for across sessions.
+    reidentifies : whether the first 20 people are looked for across sessions.
     n_shuffles : of every target with a selection, and of whose the second sessions are.
     """
 
@@ -60,19 +60,16 @@ class Plan:
 
 
 def _ask(use: str, target: str) -> Question:
-    return Question(
-        use=use, target=target, select=(*REST, *SESSION_1), control=f"{target}{SHUFFLED}"
-    )
+    return Question(use=use, target=target, control=f"{target}{SHUFFLED}")
 
 
 # Shuffled, one column of numbers is like another, and so is one of two classes.
 MANY = Selection(task_ids=("rest",), session_ids=("1",))
 AGE = replace(_ask("age and sex", "age"), selection=MANY)
 SITE_ONLY = _ask("only the site", "referral")
-FEW = ("--participant-label", *(f"{number:02d}" for number in range(1, 13)))
+HALF = ("--participant-label", *(f"{number:02d}" for number in range(1, 21)))
 FULL = Plan(
-    cohort=CohortPlan(n_participants=32),
-    pretrain=("--max-steps", "100", "--evaluate-every", "50"),
+    pretrain=("--max-steps", "400", "--evaluate-every", "200"),
     questions=(
         AGE,
         replace(_ask("age and sex", "sex"), selection=MANY),
@@ -88,7 +85,7 @@ FULL = Plan(
         Question(
             use="task or state",
             target="trial_type",
-            select=("--task-id", "blocks", *SESSION_1, *FEW),
+            select=("--task-id", "blocks", *SESSION_1, *HALF),
             control_raw="events",
         ),
         SITE_ONLY,

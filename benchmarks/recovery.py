@@ -35,7 +35,7 @@ from benchmarks.controls import (
     write_blocks,
 )
 from benchmarks.machine import describe_machine
-from benchmarks.questions import FEW, FULL, REST, SHORT
+from benchmarks.questions import FULL, HALF, REST, SHORT
 from benchmarks.shuffles import exchange_sessions, make_options, shuffle_targets, summarise
 from neurostorm_bids.cli import main as neurostorm
 
@@ -157,7 +157,7 @@ class _Asker:
 
     def reidentify(self) -> list[dict[str, Any]]:
         """Look for people across sessions, then where second sessions have changed owners."""
-        options = ["--model", str(self.folder / "out" / ENCODER), *REST, *FEW]
+        options = ["--model", str(self.folder / "out" / ENCODER), *REST, *HALF]
         output = self.call("cohort", "embedded", "participant", *options)
         if not (self.folder / "exchanged").exists():
             copy_with_exchanged_sessions(output, self.folder / "exchanged", "ses-2", seed=SEED)

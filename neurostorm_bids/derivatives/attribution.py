@@ -131,7 +131,7 @@ def write_attribution(
                 n_volumes=1,  # BIDS lets an image called bold have no fewer than four axes
                 affine=series.source_affine,
                 space=run.space,
-                repetition_time_s=_measure_duration(attribution),
+                repetition_time_s=attribution.series.source_repetition_time_s,
             ),
             **{path: format_json(content) for path, content in sidecars.items()},
         },
@@ -265,16 +265,11 @@ def _tell(attribution: RunAttribution) -> str:
     return f"What drove the {found.quantity.description}; {clips}."
 
 
-def _measure_duration(attribution: RunAttribution) -> float:
-    """Return the length of the run on the model's clock, in seconds."""
-    series = attribution.series
-    return round(series.n_volumes * series.spec.repetition_time_s, 6)
-
-
 def _describe_image(run: BoldRun, attribution: RunAttribution) -> dict[str, Any]:
     sides = " x ".join(f"{side:g}" for side in attribution.series.spec.voxel_size_mm)
     about: dict[str, Any] = {
-        "RepetitionTime": _measure_duration(attribution),  # one volume, which stands for the run
+        # BIDS wants it of every bold image; one volume has none of its own.
+        "RepetitionTime": attribution.series.source_repetition_time_s,
         "SkullStripped": True,
         "Resolution": f"Computed on the model's grid ({sides} mm); each of the run's own voxels, "
         "on which this image lies, has the value of the nearest voxel of that grid.",

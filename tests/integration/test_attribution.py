@@ -121,6 +121,7 @@ def test_the_map_lies_on_the_runs_own_voxels_with_each_regions_value(made, outpu
     assert {np.float32(value).item() for value in table["attribution"].dropna()} <= found
     sidecar = read_sidecar(output / f"{MAP}.json")
     assert sidecar["RepetitionTime"] == pytest.approx(float(image.header.get_zooms()[3]))
+    assert sidecar["RepetitionTime"] == sidecar["SourceRepetitionTime"]  # not the run's length
     assert sidecar["SkullStripped"] is True
     assert "nearest voxel" in sidecar["Resolution"]
 
