@@ -129,14 +129,14 @@ def link_or_copy(path: Path, other: Path) -> None:
 def measure_call(arguments: list[str]) -> dict[str, Any]:
     """Run the participant level in this process, and return what its parts cost."""
     from neurostorm_bids.cli import main
-    from neurostorm_bids.participant import level, work
+    from neurostorm_bids.participant import level, reports, work
 
     meter = Meter()
     meter.watch(level, "load_models", "models")
     meter.watch(level, "discover", "scan")
     meter.watch(level, "plan_jobs", "plan")
     meter.watch(level, "write_dataset_files", "dataset files")
-    meter.watch(level, "write_status", "status files")
+    meter.watch(reports, "write_status", "status files")
     meter.watch(work, "write_run", "results")
     meter.watch(work, "run_job", "work", ends_run=True)
     process = psutil.Process()
