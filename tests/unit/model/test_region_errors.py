@@ -10,36 +10,19 @@ import torch
 
 from neurostorm_bids.errors import UsageError
 from neurostorm_bids.model.autoencoder import MaskedAutoencoder, cut_patches
-from neurostorm_bids.model.config import ModelConfig
-from neurostorm_bids.model.masking import MaskScheme, draw_mask, number_units
+from neurostorm_bids.model.masking import MaskScheme
 from neurostorm_bids.model.region_errors import RegionErrors
-
-CONFIG = ModelConfig(
-    img_size=(8, 4, 12, 5),
-    in_chans=2,
-    embed_dim=4,
-    depths=(1, 1),
-    window_size=(2, 2, 2, 2),
-    first_window_size=(2, 2, 2, 2),
-    patch_size=(2, 1, 3, 1),
-    last_layer_full_msa=False,
-    d_state=2,
-)
-PATCH = CONFIG.patch_size
-TOKENS = (4, 4, 4, 5)
+from tests.unit.masked_clips import CONFIG, PATCH, TOKENS, make_clips, make_mask
 
 
 @pytest.fixture
 def clips():
-    generator = torch.Generator().manual_seed(1)
-    values = torch.randn(3, 2, 8, 4, 12, 5, generator=generator)
-    return values * torch.rand(3, 2, 8, 4, 12, 1, generator=generator) + 0.5
+    return make_clips()
 
 
 @pytest.fixture
 def mask():
-    units = number_units(MaskScheme.parse("random/random"), TOKENS, window=(2, 2, 2, 2))
-    return draw_mask(units, ratio=0.5, n_clips=3, generator=torch.Generator().manual_seed(0))
+    return make_mask()
 
 
 @pytest.fixture

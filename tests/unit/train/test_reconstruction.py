@@ -9,43 +9,22 @@ import torch
 
 from neurostorm_bids.errors import UsageError
 from neurostorm_bids.model.autoencoder import MaskedAutoencoder, cut_patches
-from neurostorm_bids.model.config import ModelConfig
-from neurostorm_bids.model.masking import MaskScheme, draw_mask, number_units
+from neurostorm_bids.model.masking import MaskScheme
 from neurostorm_bids.train.objectives import average_masked
 from neurostorm_bids.train.reconstruction import measure_baselines, pick_example
+from tests.unit.masked_clips import CONFIG, PATCH, TOKENS, make_clips, make_mask
 
-CONFIG = ModelConfig(
-    img_size=(8, 4, 12, 5),
-    in_chans=2,
-    embed_dim=4,
-    depths=(1, 1),
-    window_size=(2, 2, 2, 2),
-    first_window_size=(2, 2, 2, 2),
-    patch_size=(2, 1, 3, 1),
-    last_layer_full_msa=False,
-    d_state=2,
-)
-PATCH = CONFIG.patch_size
-TOKENS = (4, 4, 4, 5)
 SCHEMES = ["random/random", "random/tube", "window/random", "window/tube"]
-
-
-def make_mask(scheme, *, n_clips, seed=0):
-    units = number_units(MaskScheme.parse(scheme), TOKENS, window=(2, 2, 2, 2))
-    generator = torch.Generator().manual_seed(seed)
-    return draw_mask(units, ratio=0.5, n_clips=n_clips, generator=generator)
 
 
 @pytest.fixture
 def clips():
-    generator = torch.Generator().manual_seed(1)
-    values = torch.randn(3, 2, 8, 4, 12, 5, generator=generator)
-    return values * torch.rand(3, 2, 8, 4, 12, 1, generator=generator) + 0.5
+    return make_clips()
 
 
 @pytest.fixture
 def mask():
-    return make_mask("random/random", n_clips=3)
+    return make_mask()
 
 
 @pytest.fixture
