@@ -82,7 +82,11 @@ def _show_scores(one: Assessment) -> str:
     if n_permutations:
         heads.append("p-value")
         rows = [[*row, score.p_value] for row, score in zip(rows, one.measures, strict=True)]
-        caption += f" p-values, one-sided, of {count(n_permutations, 'permutation')} of the truth."
+        whom = "within" if one.scores.permutes_within else "between"
+        caption += (
+            f" p-values, one-sided, of {count(n_permutations, 'permutation')} of the truth {whom} "
+            "participants."
+        )
     return format_table(heads, rows, caption=caption)
 
 

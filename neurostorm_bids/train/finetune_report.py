@@ -219,8 +219,9 @@ def _show_picture(found: Finetuning) -> str:
         alt = f"Confusion matrix: {rows}. Beside it ROC curves and calibration."
         caption = (
             "Left: how often each class was predicted (columns) of each true class (rows). Middle: "
-            "ROC curves. Right: how often predictions of a probability come true; on the diagonal "
-            "they are calibrated, and the number is that of the predictions."
+            "ROC curves, of all folds together, while the AUROC compares within folds. Right: how "
+            "often predictions of a probability come true; on the diagonal they are calibrated, "
+            "and the number is that of the predictions."
         )
     else:
         unit = examples.target.unit or ""
