@@ -298,7 +298,7 @@ def _name_temporary_folder(folder: Path) -> Callable[[], None]:
     before = os.environ.get("TMPDIR"), tempfile.tempdir
 
     def give_back() -> None:
-        os.environ.pop("TMPDIR")
+        os.environ.pop("TMPDIR", None)
         if before[0] is not None:
             os.environ["TMPDIR"] = before[0]
         tempfile.tempdir = before[1]

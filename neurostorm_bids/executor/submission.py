@@ -6,7 +6,6 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from neurostorm_bids.audit import audit, choose_entries
-from neurostorm_bids.derivatives import write_dataset_files
 from neurostorm_bids.errors import UserError
 from neurostorm_bids.executor.packing import pack_participants
 from neurostorm_bids.executor.queued import find_queued, write_note
@@ -20,8 +19,7 @@ from neurostorm_bids.executor.slurm import (
     wait_for,
 )
 from neurostorm_bids.inputs.names import natural_key
-from neurostorm_bids.participant.level import plan_level, summarise
-from neurostorm_bids.participant.models import load_models
+from neurostorm_bids.participant.level import plan_level, summarise, write_dataset
 from neurostorm_bids.participant.reports import tell_settled
 
 if TYPE_CHECKING:
@@ -142,13 +140,7 @@ def _measure(job: RunJob) -> int:
 
 def _settle(plan: Plan, options: ParticipantOptions) -> None:
     """Write what is known before any task runs: who is done, whom to expect, what is unusable."""
-    if plan.jobs or _list_failed(plan):
-        write_dataset_files(
-            options.output_dir,
-            datasets=plan.datasets,
-            participants=plan.discovery.participants,
-            models=load_models(options),
-        )
+    write_dataset(plan, options)
     tell_settled(options, plan.settled, plan.datasets)
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from neurostorm_bids.errors import DataError
-from neurostorm_bids.inputs.declarations import parse_number
+from neurostorm_bids.inputs.declarations import parse_numbers
 from neurostorm_bids.inputs.files import MAX_JSON_BYTES, check_readable
 from neurostorm_bids.inputs.old_confounds import modernise_columns
-from neurostorm_bids.inputs.tsv import MISSING, read_tsv
+from neurostorm_bids.inputs.tsv import read_tsv
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -145,7 +145,7 @@ def _find_unsteady(columns: Mapping[str, Sequence[str]], n_volumes: int) -> NDAr
     is_unsteady = np.zeros(n_volumes, dtype=np.bool_)
     for name, cells in columns.items():
         if name.startswith(_UNSTEADY):
-            is_unsteady |= np.nan_to_num(_parse(cells)) > 0
+            is_unsteady |= np.nan_to_num(parse_numbers(cells)) > 0
     return is_unsteady
 
 
@@ -161,7 +161,7 @@ def _read_displacement(
             f"--fd-threshold needs the column {DISPLACEMENT}, which {table.path} does not have. "
             "Leave the option out, or preprocess the run again."
         )
-    displacement = _parse(columns[DISPLACEMENT])
+    displacement = parse_numbers(columns[DISPLACEMENT])
     is_known = np.isfinite(displacement)
     if not is_known.any():
         raise DataError(
@@ -243,8 +243,3 @@ def _to_matrix(
         f"{' and others' if holes[5:] else ''} were taken for the mean."
     )
     return np.where(is_finite, matrix, means), names, [note]
-
-
-def _parse(cells: Sequence[str]) -> NDArray[np.float64]:
-    numbers = (None if cell == MISSING else parse_number(cell) for cell in cells)
-    return np.array([np.nan if number is None else number for number in numbers])

@@ -6,11 +6,15 @@ import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from neurostorm_bids.inputs.files import read_json_object
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -71,6 +75,12 @@ def parse_number(cell: str) -> float | None:
         return None
     number = float(cell)
     return number if math.isfinite(number) else None
+
+
+def parse_numbers(cells: Iterable[str]) -> NDArray[np.float64]:
+    """Return the numbers of a column, as of `parse_number`; NaN where there is none."""
+    numbers = (parse_number(cell) for cell in cells)
+    return np.array([np.nan if number is None else number for number in numbers], dtype=np.float64)
 
 
 def read_declaration(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from neurostorm_bids.inputs.declarations import parse_number
+from neurostorm_bids.inputs.declarations import parse_numbers
 from neurostorm_bids.inputs.tsv import read_tsv
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
 _NAMES = ("framewise_displacement", "FramewiseDisplacement")
@@ -28,5 +27,4 @@ def read_displacement(confounds: Path) -> NDArray[np.float64] | None:
     columns = read_tsv(confounds, columns=_NAMES).columns
     if not columns:
         return None
-    numbers = [parse_number(cell) for cell in next(iter(columns.values()))]
-    return np.array([np.nan if number is None else number for number in numbers])
+    return parse_numbers(next(iter(columns.values())))

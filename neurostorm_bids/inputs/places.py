@@ -15,8 +15,6 @@ from neurostorm_bids.inputs.names import PARTICIPANT_FOLDER, SESSION_FOLDER, nat
 from neurostorm_bids.inputs.records import SourceDataset
 from neurostorm_bids.inputs.scan import list_participants, scan_participant
 
-_MAX_LISTING_BYTES = 10_000_000
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -34,6 +32,7 @@ MAX_FOLDERS = 2000
 _N_PARTICIPANTS = 5  # to look into before a dataset counts as one without preprocessed BOLD
 _CLOSED = {"sourcedata", "code", "logs", "log", "figures", "work", "models", "group"}
 _MODALITIES = {"func", "anat", "fmap", "figures", "log"}
+_MAX_LISTING_BYTES = 10_000_000
 _SUBMODULE = re.compile(r"^\s*path\s*=\s*(?P<path>.+?)\s*$", re.MULTILINE)
 
 

@@ -87,15 +87,10 @@ def run_participant_level(options: ParticipantOptions) -> int:
     """
     if options.reports_only or options.boilerplate_only:
         return rebuild_reports(options)
-    discovery, datasets, jobs, statuses = plan_level(options)
+    plan = plan_level(options)
+    discovery, datasets, jobs, statuses = plan
     remove_all_leftovers(options.output_dir, discovery.participants)
-    if jobs or any(status.state == "failed" for status in statuses):
-        write_dataset_files(
-            options.output_dir,
-            datasets=datasets,
-            participants=discovery.participants,
-            models=load_models(options),
-        )
+    write_dataset(plan, options)
     if jobs:
         reporter = Reporter(jobs, statuses, options, datasets)
         try:
@@ -108,6 +103,17 @@ def run_participant_level(options: ParticipantOptions) -> int:
     else:
         tell_settled(options, statuses, datasets)
     return summarise(statuses, options)
+
+
+def write_dataset(plan: Plan, options: ParticipantOptions) -> None:
+    """Write the files of the dataset where there is something to do, or a failure to tell of."""
+    if plan.jobs or any(status.state == "failed" for status in plan.settled):
+        write_dataset_files(
+            options.output_dir,
+            datasets=plan.datasets,
+            participants=plan.discovery.participants,
+            models=load_models(options),
+        )
 
 
 def summarise(statuses: Sequence[RunStatus], options: ParticipantOptions) -> int:

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ class Finetuning:
         """The model, then the baselines, of the first seed."""
         return self.rounds[0].compared
 
-    @property
+    @cached_property
     def familiar(self) -> Familiar:
         """Whom of those tested the backbone had been trained on before."""
         folds = self.compared[0].predictions.folds
