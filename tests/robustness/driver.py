@@ -9,17 +9,22 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow.parquet
 import torch
 from safetensors import safe_open
 
 from neurostorm_bids.demo_data import write_cohort, write_encoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
@@ -141,6 +146,18 @@ class Nursery:
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+
+
+def wait_for(is_so: Callable[[], bool], *, seconds: float = 120.0) -> None:
+    """Look again and again; what is waited for depends on no clock, only giving up does."""
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+def is_stopped(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_STOPPED
 
 
 def call(words: list[str], **env: str) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -15,7 +14,9 @@ from tests.robustness.driver import (
     check_whole,
     command,
     environment,
+    is_stopped,
     list_leftovers,
+    wait_for,
 )
 
 POOL = """
@@ -34,14 +35,6 @@ if __name__ == "__main__":
 """
 
 
-def wait_for(is_so, *, seconds=120.0):
-    """Look again and again; what is waited for depends on no clock, only giving up does."""
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
-
-
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"]
 )
@@ -51,7 +44,7 @@ def test_a_call_that_is_told_to_end_says_so_and_cleans_up(
     output, log = tmp_path / "out", tmp_path / "log"
     halfway = {"kill_at": 0, "below": output / "sub-02", "number": signal.SIGSTOP}
     pid = nursery.start(ground.words("participant", output), log=log, **halfway)
-    wait_for(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    wait_for(lambda: is_stopped(pid))
     os.kill(pid, number)
     os.kill(pid, signal.SIGCONT)
     assert nursery.wait(pid) == status
