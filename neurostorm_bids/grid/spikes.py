@@ -34,7 +34,8 @@ def doubt_spikes(frames: NDArray[np.float32], statistics: Statistics) -> list[st
     """
     mean = frames.mean(axis=0, dtype=np.float64).astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        deviations = np.array([np.linalg.norm(frame - mean) for frame in frames])
+        # Not by `np.linalg.norm`: see `find_statistics`.
+        deviations = np.sqrt([np.square(frame - mean).sum(dtype=np.float64) for frame in frames])
         highest = max(float(np.abs(frame - statistics.mean).max()) for frame in frames)
     doubts = []
     (odd,) = np.nonzero(deviations > MAX_DEVIATION * np.median(deviations))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from neurostorm_bids.errors import DataError
 from neurostorm_bids.grid.normalise import (
@@ -41,6 +42,15 @@ def test_statistics_are_those_of_all_values_on_the_models_clock(
     assert found.minimum == values.min()
     assert found.n_values == values.size
     assert found.background == pytest.approx((values.min() - values.mean()) / values.std(ddof=1))
+
+
+def test_statistics_do_not_depend_on_how_many_threads_blas_has(clock) -> None:
+    frames = np.random.default_rng(0).normal(1000, 30, (12, 200_003)).astype(np.float32)
+    found = []
+    for n_threads in (1, 2, 3):
+        with threadpool_limits(n_threads, user_api="blas"):
+            found.append(find_statistics(frames, clock, clip_negatives=False, name="run"))
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("value", [0, 3, -1e5])
