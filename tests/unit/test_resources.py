@@ -30,15 +30,15 @@ def test_a_call_leaves_a_table_and_a_plot(tmp_path):
 
 
 def test_memory_that_is_held_is_seen(monkeypatch):
-    # Children that other tests left may end in between; and a bytearray may lie in pages that were
-    # this process's already.
+    # Children that other tests left may end in between, a bytearray may lie in pages that were this
+    # process's already, and the system may take other pages away: so much is new and so much seen.
     monkeypatch.setattr(resources.psutil.Process, "children", lambda *_, **__: [])
     processes = {}
     before = resources._take_sample(processes, 0.0)
-    with mmap.mmap(-1, 40_000_000) as held:
+    with mmap.mmap(-1, 200_000_000) as held:
         held.write(b"x" * len(held))
         after = resources._take_sample(processes, 1.0)
-        assert len(held) / 1e6 * 0.9 < after.memory_mb - before.memory_mb < 400
+        assert 100 < after.memory_mb - before.memory_mb < 400
 
 
 def test_a_call_that_fails_is_told_of_too(tmp_path):
