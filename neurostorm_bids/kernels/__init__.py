@@ -1,1 +1,1 @@
-"""Compiled kernels for a CPU; everything here also exists in PyTorch's words, more slowly."""
+"""Compiled kernels; everything here also exists in PyTorch's words, more slowly."""

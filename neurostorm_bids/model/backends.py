@@ -20,6 +20,7 @@ from neurostorm_bids.errors import MissingFileError, UsageError
 from neurostorm_bids.kernels.library import choose_level, find_library, require_library
 from neurostorm_bids.kernels.scan import MAX_STATES, selective_scan_c
 from neurostorm_bids.model.scan import Scan, selective_scan_ref, selective_scan_torch
+from neurostorm_bids.model.trial import find_triton_scan, try_triton
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,10 +128,7 @@ def find_scan(backend: str) -> Scan:
         When it is not installed.
     """
     if backend == "triton":
-        raise MissingFileError(
-            f"Expected a Triton kernel for {VARIABLE}=triton, found none in this version. Unset "
-            f"{VARIABLE} to have the best backend chosen."
-        )
+        return _require_triton()
     if backend == "cpu":
         _say_once(f"Scan on the CPU: compiled kernels, {choose_level(require_library())}")
         return selective_scan_c
@@ -145,12 +143,32 @@ def find_scan(backend: str) -> Scan:
 def _choose_freely(device: torch.device, n_states: int) -> str:
     if device.type == "cpu" and n_states <= MAX_STATES and find_library() is not None:
         return "cpu"
-    if device.type == "cuda":
-        kernel, reason = _find_cuda_kernel()
-        if kernel is not None:
-            return "mamba-ssm"
-        _say_once(f"No CUDA kernel for the scan ({reason}): PyTorch operations are used", "INFO")
+    return _choose_for_gpu(device) if device.type == "cuda" else "torch"
+
+
+def _choose_for_gpu(device: torch.device) -> str:
+    verdict = try_triton(device)
+    if not verdict.reason:
+        _say_once("Kernels on the GPU: Triton's")
+        return "triton"
+    if not verdict.is_expected:
+        _say_once(f"The Triton kernels are not used: {verdict.reason}", "WARNING")
+    kernel, reason = _find_cuda_kernel()
+    if kernel is not None:
+        return "mamba-ssm"
+    reasons = f"{verdict.reason}; mamba-ssm: {reason}"
+    _say_once(f"No kernel for the scan on the GPU ({reasons}): PyTorch operations are used", "INFO")
     return "torch"
+
+
+def _require_triton() -> Scan:
+    kernel, reason = find_triton_scan()
+    if kernel is None:
+        raise MissingFileError(
+            f"Expected Triton for {VARIABLE}=triton, found that {reason}. Install it (pip install "
+            f"triton), or unset {VARIABLE} to have the best backend chosen."
+        )
+    return kernel
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import types
 
@@ -10,7 +11,7 @@ import torch
 from neurostorm_bids.errors import MissingFileError, UsageError
 from neurostorm_bids.kernels import library
 from neurostorm_bids.kernels.scan import MAX_STATES, selective_scan_c
-from neurostorm_bids.model import backends
+from neurostorm_bids.model import backends, trial
 from neurostorm_bids.model.backbone import Backbone
 from neurostorm_bids.model.backends import VARIABLE, choose_backend, find_scan, selective_scan
 from neurostorm_bids.model.operations import FAST, REFERENCE, TORCH, choose_operations
@@ -28,6 +29,7 @@ def _forget(monkeypatch):
         library._say_once,
         backends._find_cuda_kernel,
         backends._say_once,
+        trial.try_triton,
     )
     for cache in caches:
         cache.cache_clear()
@@ -39,6 +41,11 @@ def _forget(monkeypatch):
 @pytest.fixture
 def _without_library(monkeypatch):
     monkeypatch.setattr(library, "FILE_NAME", "not-there.so")
+
+
+@pytest.fixture
+def _without_triton(monkeypatch):
+    monkeypatch.setitem(sys.modules, "neurostorm_bids.kernels.triton.scan", None)
 
 
 @pytest.fixture
@@ -133,7 +140,7 @@ def test_an_unknown_backend_is_refused_before_any_work(monkeypatch, tiny_config)
 
 @pytest.mark.parametrize("name", ["triton", "mamba-ssm"])
 def test_a_missing_backend_is_an_error_before_any_work(monkeypatch, tiny_config, name):
-    for module in ("selective_scan_cuda", "mamba_ssm"):
+    for module in ("selective_scan_cuda", "mamba_ssm", "neurostorm_bids.kernels.triton.scan"):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setenv(VARIABLE, name)
     with pytest.raises(MissingFileError, match="Expected"):
@@ -182,8 +189,67 @@ def test_mamba_ssm_without_its_extension_is_told_apart(monkeypatch):
         find_scan("mamba-ssm")
 
 
+@pytest.mark.usefixtures("_without_triton")
 def test_an_installed_cuda_kernel_is_found(install_mamba):
     install_mamba()
     assert choose(CUDA) == "mamba-ssm"
     assert find_scan("mamba-ssm") is selective_scan_ref
     assert choose(CUDA, torch.float64) == "torch"
+
+
+@pytest.fixture
+def install_triton(monkeypatch, install_mamba):
+    """Return a function that pretends that Triton is there, and mamba-ssm, and a GPU.
+
+    The trial runs on the CPU.
+    """
+    measure = trial.measure_disagreement
+    monkeypatch.setattr(trial, "measure_disagreement", lambda scan, _device: measure(scan, CPU))
+
+    def install(scan, *, capability=(9, 0)):
+        install_mamba()
+        module = types.SimpleNamespace(selective_scan_triton=scan)
+        monkeypatch.setitem(sys.modules, "neurostorm_bids.kernels.triton.scan", module)
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda _device: capability)
+
+    return install
+
+
+def test_triton_is_taken_before_all_others_where_its_trial_succeeds(install_triton):
+    install_triton(selective_scan_torch)
+    assert choose(CUDA) == "triton"
+    assert find_scan("triton") is selective_scan_torch
+    assert choose(CUDA, torch.float64) == "torch"
+
+
+def _scan_wrongly(u, *arguments, **options):
+    return selective_scan_torch(u, *arguments, **options) + 1e-3 * u
+
+
+def _fail_to_scan(*_arguments, **_options):
+    raise RuntimeError("Failed to find C compiler.")
+
+
+@pytest.mark.parametrize(
+    ("scan", "message"),
+    [
+        (_scan_wrongly, "results on cuda are wrong by 0.000"),
+        (_fail_to_scan, "failed with RuntimeError: Failed to find C compiler"),
+        (lambda u, **_options: u * torch.nan, "wrong by nan|appears to not have been used"),
+    ],
+)
+def test_kernels_that_fail_their_trial_are_left_alone_with_one_warning(
+    caplog, install_triton, scan, message
+):
+    install_triton(scan)
+    with caplog.at_level(logging.WARNING, logger="neurostorm_bids"):
+        assert choose(CUDA) == choose(CUDA) == "mamba-ssm"
+    (found,) = caplog.messages
+    assert re.search(f"The Triton kernels are not used: .*({message})", found)
+
+
+def test_an_old_gpu_is_no_reason_for_a_warning(caplog, install_triton):
+    install_triton(selective_scan_torch, capability=(7, 5))
+    with caplog.at_level(logging.WARNING, logger="neurostorm_bids"):
+        assert choose(CUDA) == "mamba-ssm"
+    assert not caplog.messages
