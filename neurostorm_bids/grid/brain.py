@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from neurostorm_bids.errors import DataError
-from neurostorm_bids.grid.read import Volumes, open_volumes
+from neurostorm_bids.grid.read import IN_TURN, Volumes, open_volumes
 from neurostorm_bids.grid.resample import find_positions, is_inside
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialImage
     from numpy.typing import NDArray
 
+    from neurostorm_bids.grid.read import Reading
     from neurostorm_bids.grid.spec import GridSpec
 
 logger = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ def _by(sizes: tuple[int, ...]) -> str:
     return " x ".join(map(str, sizes))
 
 
-def make_brain_mask(run: Volumes) -> BrainMask:
+def make_brain_mask(run: Volumes, reading: Reading = IN_TURN) -> BrainMask:
     """Make a brain mask from a run's mean over time, by nilearn's threshold for BOLD images.
 
     Raises
@@ -157,7 +158,7 @@ def make_brain_mask(run: Volumes) -> BrainMask:
     first: NDArray[Any] | None = None
     varies = np.zeros(math.prod(run.shape), dtype=np.bool_)
     with np.errstate(over="ignore", invalid="ignore"):
-        for volume in run.read():
+        for volume in run.read(reading):
             total += volume
             size += np.abs(volume)
             first = volume.copy() if first is None else first

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from neurostorm_bids.grid.nearest import look_up_nearest, look_up_scattered
-from neurostorm_bids.grid.read import open_volumes
+from neurostorm_bids.grid.read import IN_TURN, open_volumes
 from neurostorm_bids.grid.series import grid_run
 from neurostorm_bids.grid.warp import find_warp, locate_grid
 from neurostorm_bids.inputs.cleaning import Cleaning
@@ -16,13 +16,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from neurostorm_bids.grid.read import Reading
     from neurostorm_bids.grid.series import Series
     from neurostorm_bids.grid.spec import GridSpec
     from neurostorm_bids.inputs.records import BoldRun
 
 
-def bring_run(run: BoldRun, spec: GridSpec) -> Series:
+def bring_run(run: BoldRun, spec: GridSpec, reading: Reading = IN_TURN) -> Series:
     """Read a run, clean it and bring it to a model's grid.
+
+    Parameters
+    ----------
+    reading : how its file is read.
 
     Errors are those of `grid_run` and `read_nuisance`.
     """
@@ -38,6 +43,7 @@ def bring_run(run: BoldRun, spec: GridSpec) -> Series:
         cleaning=run.cleaning,
         nuisance=nuisance,
         warp=find_warp(run.space, spec.space, mode=run.cleaning.warp),
+        reading=reading,
     )
 
 

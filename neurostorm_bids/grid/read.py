@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 import nibabel as nib
 import numpy as np
-from isal import igzip
+from isal import igzip, igzip_threaded
 
 from neurostorm_bids.errors import DataError, ReadError
 from neurostorm_bids.grid.header import (
@@ -22,7 +22,7 @@ from neurostorm_bids.inputs.damage import DAMAGED_HEADER, DAMAGED_STREAM, UNREAD
 from neurostorm_bids.inputs.files import check_readable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from nibabel.spatialimages import SpatialImage
     from numpy.typing import NDArray
@@ -35,6 +35,23 @@ MAX_DEFLATE_RATIO = 1032
 MAX_VOXELS_PER_VOLUME = 512**3
 
 _SUFFIXES = (".nii", ".nii.gz")
+_BYTES_AT_ONCE = 2**20
+
+
+class Reading(NamedTuple):
+    """How the volumes of a run are read; what they hold is the same.
+
+    Attributes
+    ----------
+    in_thread : decompress in a further thread, ahead of what is done with the volumes.
+    check : is called before each volume of a file; what it raises ends the reading.
+    """
+
+    in_thread: bool = False
+    check: Callable[[], object] = lambda: None
+
+
+IN_TURN = Reading()
 
 
 class Stream(NamedTuple):
@@ -72,7 +89,7 @@ class Volumes:
     repetition_time_s: float
     warnings: tuple[str, ...]
 
-    def read(self) -> Iterator[NDArray[Any]]:
+    def read(self, reading: Reading = IN_TURN) -> Iterator[NDArray[Any]]:
         """Read volumes in order: real numbers, shape (X * Y * Z,), X runs fastest.
 
         Values are in the stored type, or float64 where the header scales them. The array may be
@@ -85,7 +102,7 @@ class Volumes:
         ReadError
             If the file system fails.
         """
-        return self._read_stream(self.stream) if self.stream else self._read_array()
+        return self._read_stream(self.stream, reading) if self.stream else self._read_array()
 
     def _read_array(self) -> Iterator[NDArray[Any]]:
         stored: Any = self.image.dataobj
@@ -94,14 +111,16 @@ class Volumes:
             _check_dtype(volume.dtype, name=self.name)
             yield volume.ravel(order="F")
 
-    def _read_stream(self, stream: Stream) -> Iterator[NDArray[Any]]:
+    def _read_stream(self, stream: Stream, reading: Reading) -> Iterator[NDArray[Any]]:
         raw = bytearray(math.prod(self.shape) * stream.dtype.itemsize)
         volume: NDArray[Any] = np.frombuffer(raw, dtype=stream.dtype)
         is_scaled = (stream.slope, stream.intercept) != (1, 0)
         try:
-            with _open_stream(stream.path) as file:
-                file.seek(stream.offset)
+            with _open_stream(stream.path, in_thread=reading.in_thread) as file:
+                for start in range(0, stream.offset, _BYTES_AT_ONCE):  # a thread cannot seek
+                    file.read(min(_BYTES_AT_ONCE, stream.offset - start))
                 for _ in range(self.n_volumes):
+                    reading.check()
                     _fill(raw, file)
                     yield volume * stream.slope + stream.intercept if is_scaled else volume
                 file.read(1)  # past the last volume, gzip compares its checksum
@@ -222,8 +241,11 @@ def _find_stream(image: SpatialImage) -> Stream | None:
     )
 
 
-def _open_stream(path: Path) -> IO[bytes]:
-    return igzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")  # type: ignore[no-untyped-call]
+def _open_stream(path: Path, *, in_thread: bool = False) -> IO[bytes]:
+    if not path.name.endswith(".gz"):
+        return path.open("rb")
+    opened = igzip_threaded.open(path, "rb") if in_thread else igzip.open(path, "rb")  # type: ignore[no-untyped-call]
+    return cast("IO[bytes]", opened)
 
 
 def _fill(raw: bytearray, file: IO[bytes]) -> None:

@@ -31,7 +31,7 @@ from neurostorm_bids.grid.normalise import (
     drop_non_finite,
     find_statistics,
 )
-from neurostorm_bids.grid.read import open_volumes
+from neurostorm_bids.grid.read import IN_TURN, open_volumes
 from neurostorm_bids.grid.resample import (
     build_interpolation,
     find_clock,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from neurostorm_bids.grid.censoring import ClipCensoring
     from neurostorm_bids.grid.normalise import Statistics
-    from neurostorm_bids.grid.read import Volumes
+    from neurostorm_bids.grid.read import Reading, Volumes
     from neurostorm_bids.grid.resample import Clock
     from neurostorm_bids.grid.spec import GridSpec
     from neurostorm_bids.grid.warp import Warp
@@ -183,6 +183,7 @@ def grid_run(
     cleaning: Cleaning | None = None,
     nuisance: Nuisance | None = None,
     warp: Warp | None = None,
+    reading: Reading = IN_TURN,
 ) -> Series:
     """Bring a run to a model's grid: by its affine in space, by its repetition time in time.
 
@@ -202,6 +203,7 @@ def grid_run(
     cleaning : what was asked for, to be told; nothing if None.
     nuisance : what that means for this run: volumes dropped or censored, signals regressed out.
     warp : from the run's standard space to the grid's; None for none.
+    reading : how the file is read.
 
     Raises
     ------
@@ -214,12 +216,12 @@ def grid_run(
     n_dummy = 0 if nuisance is None else nuisance.n_dummy
     n_volumes = run.n_volumes - n_dummy
     clock = _lay_clock(run, n_volumes, spec, repetition_time_s)
-    given = make_brain_mask(run) if brain_mask is None else read_brain_mask(brain_mask)
+    given = make_brain_mask(run, reading) if brain_mask is None else read_brain_mask(brain_mask)
     world = None if warp is None else locate_grid(warp, spec)
     brain = place_brain_mask(given, run, spec, world=world)
     interpolation = build_interpolation(brain.positions, run.shape)
     resampled = resample_in_space(
-        islice(run.read(), n_dummy, None), interpolation, n_volumes=n_volumes
+        islice(run.read(reading), n_dummy, None), interpolation, n_volumes=n_volumes
     )
     frames = drop_non_finite(resampled, name=run.name)
     # A mask that marks the background too, of which the user is told, marks voxels without signal.

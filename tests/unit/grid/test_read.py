@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import threading
 from typing import TYPE_CHECKING
 
 import nibabel as nib
@@ -11,7 +12,12 @@ from hypothesis import strategies as st
 
 from neurostorm_bids.errors import DataError, MissingFileError, ReadError, UserError
 from neurostorm_bids.grid import series
-from neurostorm_bids.grid.read import open_volumes, read_header_repetition_time
+from neurostorm_bids.grid.read import (
+    IN_TURN,
+    Reading,
+    open_volumes,
+    read_header_repetition_time,
+)
 from neurostorm_bids.grid.series import grid_run
 from neurostorm_bids.grid.spec import GridSpec
 
@@ -21,6 +27,9 @@ if TYPE_CHECKING:
 SHAPE = (5, 4, 3, 6)
 AFFINE = np.array([[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
 HEADER_BYTES = 348
+IN_THREAD = Reading(in_thread=True)
+
+either_way = pytest.mark.parametrize("reading", [IN_TURN, IN_THREAD], ids=["in turn", "in thread"])
 
 
 @pytest.fixture
@@ -36,9 +45,10 @@ def image(values) -> nib.Nifti1Image:
     return image
 
 
-def read_all(source: Path | nib.Nifti1Image) -> np.ndarray:
+def read_all(source: Path | nib.Nifti1Image, reading: Reading = IN_TURN) -> np.ndarray:
     volumes = open_volumes(source)
-    stacked = [np.array(volume).reshape(volumes.shape, order="F") for volume in volumes.read()]
+    each = volumes.read(reading)
+    stacked = [np.array(volume).reshape(volumes.shape, order="F") for volume in each]
     return np.stack(stacked, axis=-1)
 
 
@@ -52,17 +62,18 @@ def change_header(path: Path, **fields) -> None:
     path.write_bytes(content)
 
 
+@either_way
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("dtype", ["i2", "u1", "i4", "u2", "f4", "f8", ">i2", ">f4"])
 def test_file_holds_what_was_written_in_any_type_and_byte_order(
-    tmp_path, values, suffix, dtype
+    tmp_path, values, suffix, dtype, reading
 ) -> None:
     path = tmp_path / f"run{suffix}"
     values = np.abs(values) // 2 if dtype[0] == "u" else values
     header = nib.Nifti1Header(endianness=">" if dtype[0] == ">" else "<")
     header.set_data_dtype(np.dtype(dtype))
     nib.Nifti1Image(values.astype(dtype), AFFINE, header, dtype=np.dtype(dtype)).to_filename(path)
-    np.testing.assert_array_equal(read_all(path), values)
+    np.testing.assert_array_equal(read_all(path, reading), values)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
@@ -159,26 +170,51 @@ def test_file_that_is_no_nifti_is_refused(tmp_path, content, suffix, compress) -
         open_volumes(path)
 
 
+@either_way
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("share", [0.999, 0.6])
-def test_file_that_ends_early_is_damaged(tmp_path, suffix, share) -> None:
+def test_file_that_ends_early_is_damaged(tmp_path, suffix, share, reading) -> None:
     path = tmp_path / f"run{suffix}"
     noise = np.random.default_rng(0).normal(size=(16, 16, 16, 4)).astype(np.float32)
     nib.save(nib.Nifti1Image(noise, AFFINE), path)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(DataError, match="damaged or cut short"):
-        read_all(path)
+        read_all(path, reading)
 
 
+@either_way
 @pytest.mark.parametrize("side", [8, 80])
-def test_compressed_file_with_a_wrong_checksum_is_damaged(tmp_path, side) -> None:
+def test_compressed_file_with_a_wrong_checksum_is_damaged(tmp_path, side, reading) -> None:
     path = tmp_path / "run.nii.gz"
     noise = np.random.default_rng(0).integers(99, size=(side, side, side, 2)).astype(np.int16)
     content = bytearray(gzip.compress(nib.Nifti1Image(noise, AFFINE).to_bytes(), 1))
     content[-8] ^= 255
     path.write_bytes(content)
     with pytest.raises(DataError, match="damaged or cut short"):
-        read_all(path)
+        read_all(path, reading)
+
+
+class Enough(Exception):  # noqa: N818 - no error
+    """Ends a reading."""
+
+
+@either_way
+@pytest.mark.parametrize("n_wanted", [1, 30])
+def test_reading_ends_when_it_is_told_to_and_leaves_no_thread(tmp_path, n_wanted, reading) -> None:
+    """The file is larger than what a thread may be ahead."""
+    path = tmp_path / "run.nii.gz"
+    noise = np.random.default_rng(0).integers(99, size=(64, 64, 64, 40), dtype=np.int16)
+    path.write_bytes(gzip.compress(nib.Nifti1Image(noise, AFFINE).to_bytes(), 1))
+    read = []
+
+    def check() -> None:
+        if len(read) == n_wanted:
+            raise Enough
+
+    before = set(threading.enumerate())
+    with pytest.raises(Enough):
+        read.extend(open_volumes(path).read(reading._replace(check=check)))
+    assert set(threading.enumerate()) == before
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
@@ -253,13 +289,15 @@ def test_sform_and_qform_that_disagree_about_left_and_right_are_told(
     assert all("left and right" in warning for warning in volumes.warnings)
 
 
-def test_failing_disk_is_a_read_error(tmp_path, image) -> None:
-    path = tmp_path / "run.nii"
+@either_way
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_failing_disk_is_a_read_error(tmp_path, image, suffix, reading) -> None:
+    path = tmp_path / f"run{suffix}"
     nib.save(image, path)
     volumes = open_volumes(path)
     path.unlink()
-    with pytest.raises(ReadError, match=r"Reading .*run\.nii failed"):
-        list(volumes.read())
+    with pytest.raises(ReadError, match=r"Reading .*run\.nii.* failed"):
+        list(volumes.read(reading))
 
 
 @settings(
