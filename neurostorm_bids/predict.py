@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from neurostorm_bids.errors import DataError, UsageError
-from neurostorm_bids.grid.clips import find_clip_starts, weigh_clips
+from neurostorm_bids.grid.clips import ClipReader, find_clip_starts, weigh_clips
 from neurostorm_bids.grid.read import read_header_repetition_time
 from neurostorm_bids.grid.series import grid_run
 from neurostorm_bids.inputs import read_repetition_time
@@ -235,11 +235,16 @@ def _predict_clips(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Return embeddings (K, D) and outputs (K, M)."""
     device = next(model.backbone.parameters()).device
-    with tqdm(
-        total=len(starts), unit="clip", leave=False, disable=None if progress else True
-    ) as bar:
+    with (
+        tqdm(
+            total=len(starts), unit="clip", leave=False, disable=None if progress else True
+        ) as bar,
+        ClipReader(
+            series, starts, length=model.clip_length, n_threads=_count_readers(device)
+        ) as reader,
+    ):
         results = work_in_batches(
-            lambda batch: _predict_batch(model, series, batch, device=device),
+            lambda batch: _predict_batch(model, reader, batch, device=device),
             starts,
             device=device,
             batch_size=batch_size,
@@ -250,11 +255,17 @@ def _predict_clips(
     return embeddings, torch.cat(outputs).numpy() if outputs else None
 
 
+def _count_readers(device: torch.device) -> int:
+    """Return how many threads read ahead: none where the network takes the only CPU."""
+    n_threads = torch.get_num_threads()
+    return n_threads if device.type == "cuda" else int(n_threads > 1)
+
+
 def _predict_batch(
-    model: Model, series: Series, starts: Sequence[int], *, device: torch.device
+    model: Model, reader: ClipReader, starts: Sequence[int], *, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return embeddings (K, D) and outputs (K, M) of clips that are run together, on the CPU."""
-    clips = np.stack([series.read_clip(start, model.clip_length) for start in starts])
+    clips = reader.read(starts)
     with torch.inference_mode():
         x = torch.from_numpy(clips)[:, None].to(device)  # (K, 1, X, Y, Z, T)
         features, raw = run_network(model, x)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -10,8 +11,61 @@ from neurostorm_bids.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
+
+    from neurostorm_bids.grid.series import Series
+
+
+class ClipReader:
+    """Reads clips of a series for a network, and meanwhile those that come next.
+
+    To be used in a ``with`` statement.
+
+    Parameters
+    ----------
+    starts : first volumes of all clips, in the order in which they will be asked for.
+    length : volumes of a clip.
+    n_threads : that read ahead; 0 to read when asked only.
+    """
+
+    def __init__(
+        self, series: Series, starts: Sequence[int], *, length: int, n_threads: int
+    ) -> None:
+        self._series, self._starts, self._length = series, starts, length
+        self._pool = ThreadPoolExecutor(n_threads) if n_threads else None
+        self._ahead: dict[int, Future[NDArray[np.float32]]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def read(self, starts: Sequence[int]) -> NDArray[np.float32]:
+        """Read some clips, and begin with as many of those after them.
+
+        Returns
+        -------
+        float32, shape (K, X, Y, Z, length)
+        """
+        clips = [self._take(start) for start in starts]
+        joined = clips[0][None] if len(clips) == 1 else np.stack(clips)
+        del clips
+        if self._pool is not None:
+            after = self._starts.index(starts[-1]) + 1
+            for start in self._starts[after : after + len(starts)]:
+                if start not in self._ahead:
+                    self._ahead[start] = self._pool.submit(
+                        self._series.read_clip, start, self._length
+                    )
+        return joined
+
+    def _take(self, start: int) -> NDArray[np.float32]:
+        ahead = self._ahead.pop(start, None)
+        return self._series.read_clip(start, self._length) if ahead is None else ahead.result()
 
 
 def find_clip_starts(n_volumes: int, clip_length: int) -> list[int]:

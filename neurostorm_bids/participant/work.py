@@ -6,6 +6,8 @@ import logging
 import time
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,8 @@ from neurostorm_bids.derivatives import (
 from neurostorm_bids.derivatives.atomic import explain_write_errors
 from neurostorm_bids.errors import TemporaryError
 from neurostorm_bids.grid.bring import bring_run
+from neurostorm_bids.grid.read import Reading
+from neurostorm_bids.participant.ahead import LookAhead, Step
 from neurostorm_bids.participant.connectivity import write_connectivity_of
 from neurostorm_bids.participant.extras import attribute_and_write
 from neurostorm_bids.participant.memory import plan_memory
@@ -30,21 +34,27 @@ from neurostorm_bids.report.places import locate_seal
 from neurostorm_bids.workers import open_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
+    from neurostorm_bids.grid.series import Series
+    from neurostorm_bids.grid.spec import GridSpec
+    from neurostorm_bids.inputs import BoldRun
     from neurostorm_bids.options import ParticipantOptions
     from neurostorm_bids.participant.jobs import Job
+    from neurostorm_bids.pretrained import Model
+
+    Bring = Callable[[BoldRun, GridSpec], Series]
 
 logger = logging.getLogger(__name__)
 
 
-def run_jobs(jobs: Sequence[Job], options: ParticipantOptions) -> Iterator[RunStatus]:
+def run_jobs(jobs: Sequence[Job], options: ParticipantOptions) -> Generator[RunStatus, None, None]:
     """Work on the jobs, several at a time where the options allow it; statuses as jobs end."""
     total = len(jobs)
-    jobs, n_workers, refused = plan_memory(jobs, options)
+    jobs, n_workers, refused, looks_ahead = plan_memory(jobs, options)
     on_gpu = choose_device(options.device).type == "cuda"
     statuses = (
-        (run_job(job, options, progress=True) for job in jobs)
+        _run_in_turn(jobs, options, looks_ahead=looks_ahead)
         if n_workers == 1 or on_gpu
         else _run_in_processes(jobs, options, n_workers=n_workers)
     )
@@ -53,6 +63,7 @@ def run_jobs(jobs: Sequence[Job], options: ParticipantOptions) -> Iterator[RunSt
         for job, error in refused
     )
     with (
+        closing(statuses),
         logging_redirect_tqdm([logging.getLogger("neurostorm_bids")]),
         tqdm(chain(too_large, statuses), total=total, unit="run", disable=None) as bar,
     ):
@@ -63,14 +74,41 @@ def run_jobs(jobs: Sequence[Job], options: ParticipantOptions) -> Iterator[RunSt
                 return
 
 
-def run_job(job: Job, options: ParticipantOptions, *, progress: bool = False) -> RunStatus:
-    """Bring one run to the grids of its models, predict, write. Whatever goes wrong is returned."""
+def _run_in_turn(
+    jobs: Sequence[Job], options: ParticipantOptions, *, looks_ahead: bool
+) -> Generator[RunStatus, None, None]:
+    """Work on the jobs in this process, one after the other; the next is read meanwhile."""
+    steps: list[Step] = []
+    if looks_ahead:
+        models = load_models(options)
+        steps = [Step(job.run, grid) for job in jobs for grid in _list_grids(job, models)]
+    with LookAhead(steps, reading=_choose_reading(options)) as ahead:
+        for job in jobs:
+            yield run_job(job, options, bring=ahead.bring, progress=True)
+
+
+def _choose_reading(options: ParticipantOptions) -> Reading:
+    """Return how files are read while nothing else is done: by two threads, if there are CPUs."""
+    return Reading(in_thread=options.threads_per_run > 1)
+
+
+def run_job(
+    job: Job, options: ParticipantOptions, *, bring: Bring | None = None, progress: bool = False
+) -> RunStatus:
+    """Bring one run to the grids of its models, predict, write. Whatever goes wrong is returned.
+
+    Parameters
+    ----------
+    bring : brings a run to a grid; None does it when it is asked for.
+    """
+    if bring is None:
+        bring = partial(bring_run, reading=_choose_reading(options))
     started = time.monotonic()
     run = job.run
     warnings: tuple[str, ...] = ()
     error: Exception | None = None
     try:
-        warnings = _predict_and_write(job, options, progress=progress)
+        warnings = _predict_and_write(job, options, bring=bring, progress=progress)
     except MemoryError:
         error = TemporaryError(
             f"Not enough memory for {run.path.name}. Take a smaller --nprocs, or a larger machine."
@@ -93,7 +131,7 @@ def run_job(job: Job, options: ParticipantOptions, *, progress: bool = False) ->
 
 def _run_in_processes(
     jobs: Sequence[Job], options: ParticipantOptions, *, n_workers: int
-) -> Iterator[RunStatus]:
+) -> Generator[RunStatus, None, None]:
     """Work on the jobs in processes of their own; each loads the models once."""
     with open_pool(n_workers) as pool:
         futures = {pool.submit(run_job, job, options): job for job in jobs}
@@ -112,7 +150,15 @@ def _run_in_processes(
             pool.shutdown(cancel_futures=True)
 
 
-def _predict_and_write(job: Job, options: ParticipantOptions, *, progress: bool) -> tuple[str, ...]:
+def _list_grids(job: Job, models: Sequence[Model]) -> tuple[GridSpec, ...]:
+    """Return the grids to which a run is brought, in the order of the work."""
+    todo = sorted({*job.hashes, *job.attributions})
+    return tuple(dict.fromkeys((*job.resampled, *(models[i].grid for i in todo))))
+
+
+def _predict_and_write(
+    job: Job, options: ParticipantOptions, *, bring: Bring, progress: bool
+) -> tuple[str, ...]:
     """Do the work of one run; models that read the same grid share the series."""
     # matplotlib takes a moment, and a call that only lists what it would do draws nothing.
     from neurostorm_bids.report.figures import write_run_figures  # noqa: PLC0415
@@ -122,8 +168,8 @@ def _predict_and_write(job: Job, options: ParticipantOptions, *, progress: bool)
     run = job.run
     warnings: list[str] = list(run.warnings)
     todo = sorted({*job.hashes, *job.attributions})
-    for grid in dict.fromkeys((*job.resampled, *(models[i].grid for i in todo))):
-        series = bring_run(run, grid)
+    for grid in _list_grids(job, models):
+        series = bring(run, grid)
         if grid in job.resampled:
             value = job.resampled[grid]
             write_resampled(options.output_dir, run, series, configuration_hash=value)

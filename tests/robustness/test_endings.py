@@ -16,6 +16,7 @@ from tests.robustness.driver import (
     environment,
     is_stopped,
     list_leftovers,
+    read_results,
     wait_for,
 )
 
@@ -38,12 +39,16 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"]
 )
+@pytest.mark.parametrize(
+    ("n_cpus", "during"), [("1", "sub-02"), ("2", "sub-01")], ids=["last run", "reading ahead"]
+)
 def test_a_call_that_is_told_to_end_says_so_and_cleans_up(
-    ground, nursery, tmp_path, number, status
+    ground, nursery, tmp_path, number, status, n_cpus, during
 ):
     output, log = tmp_path / "out", tmp_path / "log"
-    halfway = {"kill_at": 0, "below": output / "sub-02", "number": signal.SIGSTOP}
-    pid = nursery.start(ground.words("participant", output), log=log, **halfway)
+    halfway = {"kill_at": 0, "below": output / during, "number": signal.SIGSTOP}
+    words = ground.words("participant", output, "--nprocs", n_cpus)
+    pid = nursery.start(words, log=log, **halfway)
     wait_for(lambda: is_stopped(pid))
     os.kill(pid, number)
     os.kill(pid, signal.SIGCONT)
@@ -52,6 +57,15 @@ def test_a_call_that_is_told_to_end_says_so_and_cleans_up(
     assert "Traceback" not in log.read_text()
     assert list_leftovers(output) == []
     assert check_whole(output) > 0
+
+
+def test_a_call_that_reads_ahead_writes_what_it_would_have_written(
+    ground, nursery, undisturbed, tmp_path
+):
+    output, log = tmp_path / "out", tmp_path / "log"
+    words = ground.words("participant", output, "--nprocs", "2")
+    assert nursery.run(words, log=log) == 0, log.read_text()
+    assert read_results(output) == undisturbed("participant").results
 
 
 @pytest.mark.skipif("NEUROSTORM_KILLS" not in os.environ, reason="long: make robustness")

@@ -123,3 +123,30 @@ def test_a_run_that_does_not_fit_at_all_is_refused_alone(plan):
 
 def test_a_run_that_cannot_be_read_is_left_to_fail_by_itself(plan):
     assert len(plan([0], 10**9).jobs) == 1
+
+
+def test_the_next_run_is_read_ahead_where_there_is_a_cpu_for_it(plan):
+    assert plan([10] * 3, None, nprocs=2, omp_nthreads=2).looks_ahead
+    assert not plan([10] * 3, None, nprocs=1, omp_nthreads=1).looks_ahead
+
+
+def test_the_next_run_is_read_ahead_only_if_both_fit(plan):
+    """A run of 1000 volumes beside one of 2000 needs what both need, with one network."""
+    lengths, cpus = [1000, 2000], {"nprocs": 2, "omp_nthreads": 2}
+    first, second = (job.run for job in plan(lengths, None).jobs)
+    models = memory.load_models(None)
+    both = (
+        BASE
+        + memory.estimate_run_bytes(first, models, batch_size=1)
+        + memory.estimate_series_bytes(second, models)
+    )
+    assert plan(lengths, both, **cpus).looks_ahead
+    tight = plan(lengths, both - 1, **cpus)
+    assert not tight.looks_ahead
+    assert len(tight.jobs) == 2
+    assert tight.refused == []
+
+
+def test_several_runs_at_a_time_are_not_read_ahead_within_a_limit(plan):
+    found = plan([10] * 4, 10**11, nprocs=4, omp_nthreads=2)
+    assert (found.n_workers, found.looks_ahead) == (2, False)
