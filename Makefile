@@ -8,7 +8,7 @@
 # make robustness  kill, starve and crowd the command; KILLS and SEED choose how often and when
 # make audit  look the locked versions up in the databases of known weaknesses (needs the network)
 # make sbom   write docker/sbom-*.json, the bill of materials of the images
-# make bench  measure preparation, network and bookkeeping; results in benchmarks/results/
+# make bench  measure preparation, network, whole calls and bookkeeping; results in benchmarks/results/
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -56,6 +56,8 @@ sbom: $(VENV)/bin/python
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/preparation.py --out benchmarks/results/preparation.json
 	$(BIN)/python benchmarks/backbone.py --out benchmarks/results/backbone.json
+	$(BIN)/python benchmarks/scaling.py --out benchmarks/results/scaling.json
+	$(BIN)/python benchmarks/participant.py --out benchmarks/results/participant.json
 	$(BIN)/python benchmarks/store.py --out benchmarks/results/store.json
 	$(BIN)/python benchmarks/bookkeeping.py --out benchmarks/results/bookkeeping.json
 

@@ -240,7 +240,7 @@ def _predict_clips(
             total=len(starts), unit="clip", leave=False, disable=None if progress else True
         ) as bar,
         ClipReader(
-            series, starts, length=model.clip_length, n_threads=_count_readers(device)
+            series, starts, length=model.clip_length, n_threads=count_readers(device)
         ) as reader,
     ):
         results = work_in_batches(
@@ -255,7 +255,7 @@ def _predict_clips(
     return embeddings, torch.cat(outputs).numpy() if outputs else None
 
 
-def _count_readers(device: torch.device) -> int:
+def count_readers(device: torch.device) -> int:
     """Return how many threads read ahead: none where the network takes the only CPU."""
     n_threads = torch.get_num_threads()
     return n_threads if device.type == "cuda" else int(n_threads > 1)

@@ -82,12 +82,12 @@ def _run_in_turn(
     if looks_ahead:
         models = load_models(options)
         steps = [Step(job.run, grid) for job in jobs for grid in _list_grids(job, models)]
-    with LookAhead(steps, reading=_choose_reading(options)) as ahead:
+    with LookAhead(steps, reading=choose_reading(options)) as ahead:
         for job in jobs:
             yield run_job(job, options, bring=ahead.bring, progress=True)
 
 
-def _choose_reading(options: ParticipantOptions) -> Reading:
+def choose_reading(options: ParticipantOptions) -> Reading:
     """Return how files are read while nothing else is done: by two threads, if there are CPUs."""
     return Reading(in_thread=options.threads_per_run > 1)
 
@@ -102,7 +102,7 @@ def run_job(
     bring : brings a run to a grid; None does it when it is asked for.
     """
     if bring is None:
-        bring = partial(bring_run, reading=_choose_reading(options))
+        bring = partial(bring_run, reading=choose_reading(options))
     started = time.monotonic()
     run = job.run
     warnings: tuple[str, ...] = ()
