@@ -3,62 +3,31 @@
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
+from neurostorm_bids.kernels.block_weights import BlockWeights, measure_block
 from neurostorm_bids.kernels.packing import run_packed
-from neurostorm_bids.kernels.scan import MAX_STATES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+BACKWARD_PARTS = 16
+"""Parts of the backward, whatever the number of threads: sums over them are always the same."""
+
+_BUFFERS = ("shares", "between", "grad_to", "grad_from", "grads", "places", "packed")
 _SIZES = (
     *("n_windows", "n_tokens", "n_prompts"),
-    *("dim", "inner", "wide", "rank", "n_states", "taps", "next"),
+    *("dim", "inner", "wide", "rank", "n_states", "taps", "group", "grads_size", "next"),
 )
-
-
-class BlockWeights(NamedTuple):
-    """What a block has learned, in float32; linear maps as PyTorch keeps them, (n_out, n_in).
-
-    Attributes
-    ----------
-    norm1, norm1_bias, norm2, norm2_bias : Tensor, shape (dim,)
-    in_proj : Tensor, shape (2 inner, dim)
-    conv : Tensor, shape (inner, 1, taps)
-    conv_bias : Tensor, shape (inner,)
-    x_proj : Tensor, shape (rank + 2 n_states, inner)
-    step_proj : Tensor, shape (inner, rank)
-    step_bias : Tensor, shape (inner,)
-    rates : Tensor, shape (inner, n_states), the scan's A.
-    skip : Tensor, shape (inner,)
-    out_proj : Tensor, shape (dim, inner)
-    linear1 : Tensor, shape (wide, dim)
-    linear1_bias : Tensor, shape (wide,)
-    linear2 : Tensor, shape (dim, wide)
-    linear2_bias : Tensor, shape (dim,)
-    prompts : Tensor, shape (n_prompts, dim), or None.
-    """
-
-    norm1: Tensor
-    norm1_bias: Tensor
-    norm2: Tensor
-    norm2_bias: Tensor
-    in_proj: Tensor
-    conv: Tensor
-    conv_bias: Tensor
-    x_proj: Tensor
-    step_proj: Tensor
-    step_bias: Tensor
-    rates: Tensor
-    skip: Tensor
-    out_proj: Tensor
-    linear1: Tensor
-    linear1_bias: Tensor
-    linear2: Tensor
-    linear2_bias: Tensor
-    prompts: Tensor | None
+_SCANNED = ("rates", "skip", "step_bias")
+_GRADIENTS = (*_SCANNED, *(name for name in BlockWeights._fields if name not in _SCANNED))
+"""Weights in the order of the enumeration in ``kernels.h``."""
+_MATRICES = frozenset({"in_proj", "x_proj", "step_proj", "out_proj", "linear1", "linear2"})
+"""Weights whose gradients cost time, and are left out where nobody asks for them."""
 
 
 class _Job(ctypes.Structure):
@@ -66,20 +35,34 @@ class _Job(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("from", "to", "index")),
-        *((name, ctypes.c_void_p) for name in BlockWeights._fields),
-        ("packed", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in (*BlockWeights._fields, *_BUFFERS)),
         *((name, ctypes.c_int64) for name in _SIZES),
         ("epsilon", ctypes.c_float),
     )
 
 
+class _Inputs(NamedTuple):
+    """What the block reads; see `update_block_c`."""
+
+    tokens: Tensor
+    windows: Tensor
+    shares: Tensor | None
+    weights: BlockWeights
+
+
 def update_block_c(
-    tokens: Tensor, index: Tensor, weights: BlockWeights, *, epsilon: float
+    tokens: Tensor,
+    index: Tensor,
+    weights: BlockWeights,
+    *,
+    epsilon: float,
+    shares: Tensor | None = None,
 ) -> Tensor:
-    """Return x + mixer(norm1(x)), plus the perceptron of the norm2 of that; records no gradient.
+    """Return x + mixer(norm1(x)), plus the perceptron of the norm2 of that.
 
     Each thread takes a window at a time and keeps all between its tokens and their update in its
-    cache. The products are the kernel's own.
+    cache. The products are the kernel's own. For gradients, which are float32 too, the tokens and
+    their first sum are kept; the backward computes the rest of a window again.
 
     Parameters
     ----------
@@ -88,6 +71,8 @@ def update_block_c(
         padding; each token stands somewhere, once.
     weights : what the block has learned.
     epsilon : what both norms add to a variance.
+    shares : Tensor of float32, shape (n_windows, 2) : what each of the two updates is multiplied
+        by; None for ones.
 
     Returns
     -------
@@ -100,71 +85,104 @@ def update_block_c(
     ValueError
         When shapes do not fit together.
     """
-    sizes = _measure(tokens, index, weights)
-    updated = torch.empty_like(tokens, memory_format=torch.contiguous_format)
+    inputs = _Inputs(tokens, index, shares, weights)
+    followed = (tokens, *weights)
+    if torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in followed):
+        updated: Tensor = _Update.apply(epsilon, index, shares, *followed)  # type: ignore[no-untyped-call]
+        return updated
+    return _run_forward(inputs, epsilon, between=None)
+
+
+class _Update(Function):
+    """The block with its gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        epsilon: float,
+        index: Tensor,
+        shares: Tensor | None,
+        tokens: Tensor,
+        *weights: Tensor | None,
+    ) -> Tensor:
+        """Return the updated tokens (n, dim)."""
+        between = torch.empty_like(tokens, memory_format=torch.contiguous_format)
+        inputs = _Inputs(tokens, index, shares, BlockWeights(*weights))  # type: ignore[arg-type]
+        ctx.epsilon = epsilon
+        ctx.save_for_backward(between, index, shares, tokens, *weights)
+        return _run_forward(inputs, epsilon, between=between)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_to: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        """Return the gradients of the tokens and of the fields of `BlockWeights`."""
+        between, index, shares, tokens, *weights = ctx.saved_tensors
+        inputs = _Inputs(tokens, index, shares, BlockWeights(*weights))
+        asked = dict(zip(BlockWeights._fields, ctx.needs_input_grad[4:], strict=True))
+        grads = {"between": between, "grad_to": grad_to}
+        return None, None, None, *_run_backward(inputs, ctx.epsilon, grads, asked)
+
+
+def _run_forward(inputs: _Inputs, epsilon: float, *, between: Tensor | None) -> Tensor:
+    to = torch.empty_like(inputs.tokens, memory_format=torch.contiguous_format)
+    job, tensors = _describe(inputs, epsilon)
+    run_packed(
+        "block_forward", job, {**tensors, "to": to, "between": between}, n_parts=job.n_windows
+    )
+    return to
+
+
+def _run_backward(
+    inputs: _Inputs, epsilon: float, given: dict[str, Tensor], asked: dict[str, bool]
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the tokens and of those weights that are asked for."""
+    grad_from = torch.empty_like(inputs.tokens, memory_format=torch.contiguous_format)
+    job, tensors = _describe(inputs, epsilon)
+    weights = inputs.weights._asdict()
+    sizes = [0 if (part := weights[name]) is None else part.numel() for name in _GRADIENTS]
+    places = torch.tensor([0, *sizes]).cumsum(0)
+    job.grads_size, job.group = int(places[-1]), max(1, -(-job.n_windows // BACKWARD_PARTS))
+    places = places[:-1]
+    starts = dict(zip(_GRADIENTS, places.tolist(), strict=True))
+    for number, name in enumerate(_GRADIENTS):
+        if name in _MATRICES and not asked[name]:
+            places[number] = -1
+    n_parts = -(-job.n_windows // job.group)
+    grads = torch.zeros(max(1, n_parts), job.grads_size)
+    tensors |= {"grad_from": grad_from, "grads": grads, "places": places}
+    tensors |= {name: part.contiguous() for name, part in given.items()}
+    run_packed("block_backward", job, tensors, n_parts=n_parts)
+    total = grads[0]
+    for part in grads[1:]:
+        total += part
+    found = (
+        _read_gradient(total, starts[name], name, weights[name]) if asked[name] else None
+        for name in weights
+    )
+    return grad_from, *found
+
+
+def _read_gradient(grads: Tensor, start: int, name: str, weight: Tensor) -> Tensor:
+    """Return a weight's gradient, of the weight's shape, in memory of its own."""
+    grad = grads[start : start + weight.numel()].clone()
+    if name == "rates":
+        return grad.view(weight.shape[::-1]).t()
+    if name == "conv":
+        return grad.view(weight.shape[-1], -1).t().unsqueeze(1)
+    return grad.view(weight.shape)
+
+
+def _describe(inputs: _Inputs, epsilon: float) -> tuple[_Job, dict[str, Tensor | None]]:
+    """Return the struct with its sizes, and what its pointers point to."""
+    weights = inputs.weights
+    sizes = measure_block(inputs.tokens, inputs.windows, weights, inputs.shares)
     tensors: dict[str, Tensor | None] = {
         **weights._asdict(),
         "conv": weights.conv[:, 0].t(),
         "rates": weights.rates.t(),
-        "from": tokens,
-        "to": updated,
-        "index": index,
+        "from": inputs.tokens,
+        "index": inputs.windows,
+        "shares": inputs.shares,
     }
     tensors = {k: None if part is None else part.contiguous() for k, part in tensors.items()}
-    job = _Job(**sizes, epsilon=epsilon)
-    run_packed("block", job, tensors, n_parts=len(index))
-    return updated
-
-
-def _measure(tokens: Tensor, index: Tensor, weights: BlockWeights) -> dict[str, int]:
-    """Return the sizes; let nothing reach C that would be read past its end."""
-    inner, n_states = weights.rates.shape
-    found = {
-        "n_windows": index.shape[0],
-        "n_tokens": index.shape[1],
-        "n_prompts": 0 if weights.prompts is None else len(weights.prompts),
-        "dim": tokens.shape[1],
-        "inner": inner,
-        "wide": weights.linear1.shape[0],
-        "rank": weights.step_proj.shape[1],
-        "n_states": n_states,
-        "taps": weights.conv.shape[-1],
-    }
-    shapes = _expect_shapes(found, len(tokens))
-    for name, part in {"tokens": tokens, **weights._asdict()}.items():
-        if part is None:
-            continue
-        expected = shapes.get(name, (inner,))
-        if tuple(part.shape) != expected or part.dtype != torch.float32 or not part.is_cpu:
-            what = f"{tuple(part.shape)} of {part.dtype} on {part.device}"
-            raise ValueError(
-                f"Expected {name} to be {expected} of float32 on the CPU, found {what}"
-            )
-    if index.dtype != torch.int64 or not index.is_cpu or not _is_within(index, len(tokens)):
-        raise ValueError(f"Expected the index to hold numbers from -1 to {len(tokens) - 1}")
-    if not 1 <= n_states <= MAX_STATES:
-        raise ValueError(f"Expected 1 to {MAX_STATES} state values per channel, found {n_states}")
-    return found
-
-
-def _expect_shapes(sizes: dict[str, int], n_tokens: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of those tensors that have not one value per inner channel."""
-    dim, inner, wide, rank = (sizes[name] for name in ("dim", "inner", "wide", "rank"))
-    return {
-        "tokens": (n_tokens, dim),
-        **dict.fromkeys(("norm1", "norm1_bias", "norm2", "norm2_bias", "linear2_bias"), (dim,)),
-        "in_proj": (2 * inner, dim),
-        "conv": (inner, 1, sizes["taps"]),
-        "x_proj": (rank + 2 * sizes["n_states"], inner),
-        "step_proj": (inner, rank),
-        "rates": (inner, sizes["n_states"]),
-        "out_proj": (dim, inner),
-        "linear1": (wide, dim),
-        "linear1_bias": (wide,),
-        "linear2": (dim, wide),
-        "prompts": (sizes["n_prompts"], dim),
-    }
-
-
-def _is_within(index: Tensor, n_tokens: int) -> bool:
-    return index.numel() == 0 or (index.min().item() >= -1 and index.max().item() < n_tokens)
+    return _Job(**sizes, epsilon=epsilon), tensors

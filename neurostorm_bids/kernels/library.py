@@ -18,12 +18,13 @@ from neurostorm_bids.errors import MissingFileError, UsageError
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "_kernels.so"
-INTERFACE = 3
+INTERFACE = 4
 """Raised with every change of a struct or a function, here and in ``kernels.c``."""
+PACKED = ("ns_block_forward", "ns_block_backward", "ns_patches_forward")
+"""Functions of weights in an order that ``*_pack`` makes; ``*_room`` says how much that is."""
 FUNCTIONS = (
-    *("ns_scan_forward", "ns_scan_backward"),
-    *("ns_block_room", "ns_block_pack", "ns_block_forward"),
-    *("ns_patches_room", "ns_patches_pack", "ns_patches_forward"),
+    *("ns_scan_forward", "ns_scan_backward", *PACKED),
+    *(f"{name}_{part}" for name in PACKED for part in ("room", "pack")),
 )
 LEVELS = ("baseline", "avx2", "avx512")
 """Instruction sets, each holding those before it; elsewhere than on x86-64 only the first."""
@@ -99,7 +100,8 @@ def _load_library() -> tuple[Library | None, str]:
         interface = functions.ns_interface()
         for name in FUNCTIONS:
             getattr(functions, name).argtypes = [ctypes.c_void_p, ctypes.c_int]
-        functions.ns_block_room.restype = functions.ns_patches_room.restype = ctypes.c_int64
+        for name in PACKED:
+            getattr(functions, f"{name}_room").restype = ctypes.c_int64
     except (OSError, AttributeError) as err:
         return None, f"{FILE_NAME} does not load: {err}"
     if interface != INTERFACE:

@@ -23,11 +23,11 @@ _LINE = 64
 def run_packed(
     name: str, job: ctypes.Structure, tensors: Mapping[str, Tensor | None], *, n_parts: int
 ) -> None:
-    """Run ``ns_<name>_pack``, then ``ns_<name>_forward`` by several threads.
+    """Run ``ns_<name>_pack``, then ``ns_<name>`` by several threads.
 
     Parameters
     ----------
-    name : the kernel.
+    name : the kernel's function.
     job : its struct, with all sizes.
     tensors : what the struct's pointers shall point to, contiguous, by the fields' names.
     n_parts : in how many parts the work can be taken.
@@ -47,5 +47,5 @@ def run_packed(
     getattr(functions, f"ns_{name}_pack")(ctypes.byref(job), level)
     # As long as a thread knows the job, its memory is there.
     job.tensors = (tensors, packed)
-    forward = getattr(functions, f"ns_{name}_forward")
-    share_work(functools.partial(forward, ctypes.byref(job), level), n_parts=n_parts)
+    run = getattr(functions, f"ns_{name}")
+    share_work(functools.partial(run, ctypes.byref(job), level), n_parts=n_parts)

@@ -72,7 +72,7 @@ def embed_patches_c(
         n_features=weight.shape[1],
         dim=len(weight),
     )
-    run_packed("patches", job, tensors, n_parts=job.n_rows)
+    run_packed("patches_forward", job, tensors, n_parts=job.n_rows)
     return to
 
 

@@ -26,6 +26,7 @@ BACKWARD_PARTS = 16
 _POINTERS = ("u", "delta", "B", "C", "z", "rates", "skip", "bias", "grad_y", "y")
 _GRADIENTS = ("grad_u", "grad_delta", "grad_B", "grad_C", "grad_z", "grad_shared")
 _STRIDED = ("u", "delta", "B", "C", "z", "y", "grad_y")
+_GAPS = ("grad_t", "grad_z_t", "grad_B_t")
 _SIZES = ("n_sequences", "n_tokens", "n_channels", "n_states", "softplus", "group", "next")
 
 
@@ -35,7 +36,7 @@ class _Job(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in (*_POINTERS, *_GRADIENTS)),
         *((f"{name}_{axis}", ctypes.c_int64) for name in _STRIDED for axis in "bt"),
-        *((name, ctypes.c_int64) for name in _SIZES),
+        *((name, ctypes.c_int64) for name in (*_GAPS, *_SIZES)),
     )
 
 
@@ -177,6 +178,9 @@ def _run(
         n_states=inputs.A.shape[1],
         softplus=softplus,
         group=group,
+        grad_t=n_sequences * n_channels,
+        grad_z_t=n_sequences * n_channels,
+        grad_B_t=n_sequences * inputs.A.shape[1],
     )
     for name in _STRIDED:
         if (part := tensors.get(name)) is not None:

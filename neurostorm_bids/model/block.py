@@ -8,19 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neurostorm_bids.kernels.block import BlockWeights
+from neurostorm_bids.kernels.block_weights import BlockWeights
 from neurostorm_bids.model.mamba import MambaMixer
 from neurostorm_bids.model.operations import (
     FAST,
     REFERENCE,
     Operations,
     choose_operations,
-    is_plain,
+    is_single,
 )
 from neurostorm_bids.model.windows import cut_windows, fit_window, index_windows, join_windows
 
 if TYPE_CHECKING:
     from neurostorm_bids.model.config import ModelConfig, Size4
+    from neurostorm_bids.model.operations import BlockUpdate
 
 CHUNK_VALUES = 2**19
 """Values of the Mamba layer's inner channels that a block works on at once on a CPU."""
@@ -65,19 +66,34 @@ class Block(nn.Module):
     def forward(self, x: Tensor, *, ops: Operations = FAST) -> Tensor:
         """Update tokens (B, X, Y, Z, T, C).
 
-        Whole tensors for the reference, for gradients and on a GPU; else windows, or chunks of
-        them, that stay in a CPU's cache. The result is the same.
+        In C, where that was compiled and computes as is asked here. Else whole tensors for the
+        reference, for gradients and on a GPU, and on a CPU windows, or chunks of them, that stay in
+        its cache. The result is the same.
         """
         ops = choose_operations(ops, x, n_states=self.mamba.d_state)
         window, steps = fit_window(x.shape[1:5], self.window, shifted=self.shifted)
+        if ops.update is not None and is_single(x, *self.parameters()) and not self._is_hooked():
+            return self._update_at_once(x, window, steps, update=ops.update)
         if ops is REFERENCE or x.device.type != "cpu" or self.training or self._records(x):
             return self._update(x, window, steps, ops=ops)
-        if ops.update is not None and is_plain(x, *self.parameters()):
-            index = index_windows(x.shape[:5], window, steps, device=x.device)
-            tokens = x.reshape(-1, x.shape[-1])
-            weights = self._gather_weights()
-            return ops.update(tokens, index, weights, epsilon=self.norm1.eps).view(x.shape)
         return self._update_in_chunks(x, window, steps, ops=ops)
+
+    def _update_at_once(
+        self, x: Tensor, window: Size4, steps: Size4, *, update: BlockUpdate
+    ) -> Tensor:
+        index = index_windows(x.shape[:5], window, steps, device=x.device)
+        shares = None
+        if self._drops():
+            both = torch.stack([self._draw_shares(x), self._draw_shares(x)], dim=1)
+            shares = both.repeat_interleave(len(index) // len(x), dim=0)
+        tokens, weights = x.reshape(-1, x.shape[-1]), self._gather_weights()
+        updated = update(tokens, index, weights, epsilon=self.norm1.eps, shares=shares)
+        return updated.view(x.shape)
+
+    def _is_hooked(self) -> bool:
+        """Return whether, in training, somebody changes what the layers within give."""
+        within = (part for part in self.modules() if part is not self)
+        return self.training and any(part._forward_hooks for part in within)  # noqa: SLF001
 
     def _records(self, x: Tensor) -> bool:
         """Return whether autograd follows this block."""
@@ -145,11 +161,17 @@ class Block(nn.Module):
 
     def _drop_path(self, update: Tensor) -> Tensor:
         """Leave the update of a random share of the clips out, and scale that of the others."""
-        if not self.training or self.drop_path_rate == 0:
+        if not self._drops():
             return update
+        return update * self._draw_shares(update).to(update.dtype).view(-1, 1, 1, 1, 1, 1)
+
+    def _drops(self) -> bool:
+        return self.training and self.drop_path_rate > 0
+
+    def _draw_shares(self, x: Tensor) -> Tensor:
+        """Draw what each clip's update is multiplied by (B,): 0, or else a number above 1."""
         keep = 1 - self.drop_path_rate
-        chosen = torch.empty(len(update), device=update.device).bernoulli_(keep)
-        return update * (chosen / keep).to(update.dtype).view(-1, 1, 1, 1, 1, 1)
+        return torch.empty(len(x), device=x.device).bernoulli_(keep) / keep
 
 
 class Mlp(nn.Module):

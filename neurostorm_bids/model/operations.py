@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from neurostorm_bids.kernels.block import BlockWeights
+    from neurostorm_bids.kernels.block_weights import BlockWeights
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,13 @@ class BlockUpdate(Protocol):
     """What the programs for a whole block have in common; see `kernels.block.update_block_c`."""
 
     def __call__(
-        self, tokens: Tensor, index: Tensor, weights: BlockWeights, *, epsilon: float
+        self,
+        tokens: Tensor,
+        index: Tensor,
+        weights: BlockWeights,
+        *,
+        epsilon: float,
+        shares: Tensor | None = None,
     ) -> Tensor:
         """Return the updated tokens, shape (n, dim)."""
 
@@ -61,8 +67,9 @@ class Operations(NamedTuple):
     ----------
     linear : the linear map of tokens.
     scan : the selective scan.
-    update, embed : a whole block and the embedding of patches, where no gradient is asked for; None
-        where they are put together from the other two.
+    update : a whole block in float32, with gradients; None where it is put together from the first
+        two.
+    embed : likewise the embedding of patches, where no gradient is asked for.
     """
 
     linear: Linear
@@ -92,9 +99,14 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None, /) -> Tensor
 
 def is_plain(*tensors: Tensor) -> bool:
     """Return whether all are float32 on the CPU and shall stay so, and no gradient is asked for."""
-    if torch.is_autocast_enabled("cpu"):
-        return False
     if torch.is_grad_enabled() and any(part.requires_grad for part in tensors):
+        return False
+    return is_single(*tensors)
+
+
+def is_single(*tensors: Tensor) -> bool:
+    """Return whether all are float32 on the CPU and shall stay so."""
+    if torch.is_autocast_enabled("cpu"):
         return False
     return all(part.device.type == "cpu" and part.dtype == torch.float32 for part in tensors)
 
@@ -119,7 +131,7 @@ TORCH = Operations(linear=multiply, scan=selective_scan_torch)
 """PyTorch's operations, in chunks that fit into the cache."""
 
 COMPILED = Operations(multiply, selective_scan_c, update=update_block_c, embed=embed_patches_c)
-"""Patches and blocks in C; with gradients, only the scan. On a CPU, where it was compiled."""
+"""Blocks in C, and patches where no gradient is asked for. On a CPU, where it was compiled."""
 
 FAST = Operations(linear=multiply, scan=selective_scan)
 """What a user gets: the best of them, or what NEUROSTORM_BACKEND asks for."""

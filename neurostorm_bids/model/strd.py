@@ -70,8 +70,11 @@ def attach_strd(backbone: Backbone, config: StrdConfig) -> None:
     """Let every Mamba layer of an encoder drop tokens of its output, in training alone.
 
     A forward hook per layer: no parameters, and nothing in the state dict. Randomness is PyTorch's
-    global generator, as for other dropout, so that activation checkpointing repeats it.
+    global generator, as for other dropout, so that activation checkpointing repeats it. A rate of 0
+    hooks nothing, so that blocks go on as a whole.
     """
+    if config.kind == "redundant" and config.rate == 0:
+        return
     for index, stage in enumerate(backbone.layers):
         for block in stage.modules():
             if isinstance(block, Block):

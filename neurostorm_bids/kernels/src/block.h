@@ -5,117 +5,36 @@
  * vectors; what stands in the padding is never read as a value.
  */
 
-INLINE int64_t NS(pad)(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
+typedef struct {
+    float mean, rest, scale; /* the mean is mean + rest */
+} NS(moments);
 
-/* Rows of weights (n_out, n_in) become panels of WIDE vectors of outputs, input by input. */
-static TARGET int64_t NS(pack)(const float *weight, int64_t n_out, int64_t n_in, float *to)
+INLINE NS(moments) NS(measure_row)(const float *from, int64_t n, float epsilon)
 {
-    for (int64_t first = 0; first < n_out; first += WIDE * LANES) {
-        int64_t left = n_out - first, rows = left < WIDE * LANES ? left : WIDE * LANES;
-        int64_t width = NS(pad)(rows);
-        for (int64_t k = 0; k < n_in; k++)
-            for (int64_t row = rows; row < width; row++)
-                to[k * width + row] = 0;
-        for (int64_t start = 0; start < n_in; start += 16) /* rows read by the cache line */
-            for (int64_t row = 0; row < rows; row++)
-                for (int64_t k = start; k < start + 16 && k < n_in; k++)
-                    to[k * width + row] = weight[(first + row) * n_in + k];
-        to += width * n_in;
+    VEC total = {0}, squares = {0};
+    for (int64_t c = 0; c < n; c += LANES)
+        total += NS(load_part)(from + c, n - c < LANES ? (int)(n - c) : LANES);
+    const double exact = NS(sum_exactly)(total) / (double)n;
+    const float mean = (float)exact, rest = (float)(exact - mean);
+    for (int64_t c = 0; c < n; c += LANES) {
+        int count = n - c < LANES ? (int)(n - c) : LANES;
+        VEC off = NS(load_part)(from + c, count) - NS(load_part)(NS(ones), count) * mean;
+        squares += off * off;
     }
-    return NS(pad)(n_out) * n_in;
+    const double variance = NS(sum_exactly)(squares) / (double)n - (double)rest * rest;
+    return (NS(moments)){mean, rest, (float)(1.0 / sqrt(variance + epsilon))};
 }
 
-/* out (rows, width vectors) = from (rows, n_in) times a panel, plus a bias or what is there. */
-INLINE void NS(multiply_tile)(const float *from, int64_t from_row, const float *panel, int64_t n_in,
-                              const int rows, const int width, const float *bias, int add,
-                              float *out, int64_t out_row)
-{
-    VEC totals[TALL][WIDE];
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < width; v++)
-            totals[r][v] = (VEC){0};
-    for (int64_t first = 0; first < n_in; first += RUN) {
-        const int64_t end = first + RUN < n_in ? first + RUN : n_in;
-        VEC sums[TALL][WIDE];
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < width; v++)
-                sums[r][v] = (VEC){0};
-        for (int64_t k = first; k < end; k++) {
-            VEC weights[WIDE];
-            for (int v = 0; v < width; v++)
-                weights[v] = NS(load)(panel + (k * width + v) * LANES);
-            for (int r = 0; r < rows; r++)
-                for (int v = 0; v < width; v++)
-                    sums[r][v] += weights[v] * from[r * from_row + k];
-        }
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < width; v++)
-                totals[r][v] += sums[r][v];
-    }
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < width; v++) {
-            float *to = out + r * out_row + v * LANES;
-            VEC sum = totals[r][v];
-            if (bias)
-                sum += NS(load)(bias + v * LANES);
-            if (add)
-                sum += NS(load)(to);
-            NS(store)(to, sum);
-        }
-}
-
-INLINE void NS(multiply_panel)(const float *from, int64_t from_row, int64_t n_rows,
-                               const float *panel, int64_t n_in, const int width,
-                               const float *bias, int add, float *out, int64_t out_row)
-{
-    int64_t r = 0;
-    for (; r + TALL <= n_rows; r += TALL)
-        NS(multiply_tile)(from + r * from_row, from_row, panel, n_in, TALL, width, bias, add,
-                          out + r * out_row, out_row);
-    for (; r < n_rows; r++)
-        NS(multiply_tile)(from + r * from_row, from_row, panel, n_in, 1, width, bias, add,
-                          out + r * out_row, out_row);
-}
-
-/* out (n_rows, n_out) = from (n_rows, n_in) times packed weights; `bias` is padded, or NULL. */
-static TARGET void NS(multiply)(const float *from, int64_t from_row, int64_t n_rows,
-                                const float *packed, int64_t n_in, int64_t n_out,
-                                const float *bias, int add, float *out, int64_t out_row)
-{
-    int64_t n_vectors = NS(pad)(n_out) / LANES;
-    for (int64_t v = 0; v < n_vectors; v += WIDE) {
-        const float *part = bias ? bias + v * LANES : NULL;
-        if (n_vectors - v >= 3)
-            NS(multiply_panel)(from, from_row, n_rows, packed, n_in, 3, part, add,
-                               out + v * LANES, out_row);
-        else if (n_vectors - v == 2)
-            NS(multiply_panel)(from, from_row, n_rows, packed, n_in, 2, part, add,
-                               out + v * LANES, out_row);
-        else
-            NS(multiply_panel)(from, from_row, n_rows, packed, n_in, 1, part, add,
-                               out + v * LANES, out_row);
-        packed += WIDE * LANES * n_in;
-    }
-}
-
-/* Layer norm of rows of n values; variance in a second pass, as exact as float allows. */
+/* Layer norm of rows of n values; variance in a second pass. What a whole row has in common, its mean
+ * and scale, is found in double: its rounding would not average out. */
 static TARGET void NS(normalise)(const float *from, int64_t row, int64_t n_rows, int64_t n,
                                  const float *weight, const float *bias, float epsilon, float *out)
 {
     for (int64_t r = 0; r < n_rows; r++, from += row, out += row) {
-        VEC total = {0}, squares = {0};
-        for (int64_t c = 0; c < n; c += LANES)
-            total += NS(load_part)(from + c, n - c < LANES ? (int)(n - c) : LANES);
-        float mean = NS(sum)(total) / (float)n;
+        const NS(moments) m = NS(measure_row)(from, n, epsilon);
         for (int64_t c = 0; c < n; c += LANES) {
             int count = n - c < LANES ? (int)(n - c) : LANES;
-            VEC off = NS(load_part)(from + c, count) - NS(load_part)(NS(ones), count) * mean;
-            squares += off * off;
-        }
-        float scale = 1.0f / sqrtf(NS(sum)(squares) / (float)n + epsilon);
-        for (int64_t c = 0; c < n; c += LANES) {
-            int count = n - c < LANES ? (int)(n - c) : LANES;
-            VEC off = (NS(load)(from + c) - mean) * scale;
+            VEC off = ((NS(load)(from + c) - m.mean) - m.rest) * m.scale;
             NS(store)(out + c, off * NS(load_part)(weight + c, count)
                                    + NS(load_part)(bias + c, count));
         }
@@ -170,32 +89,10 @@ typedef struct {
     float *tokens, *normed, *gated, *hidden, *projected, *step, *wide;
 } NS(buffers);
 
-TARGET static void NS(mix_window)(const ns_block *p, const NS(buffers) * m, const float *const *w)
+/* Put a window's tokens into `tokens`, and prompts and what norm1 makes of the tokens into `normed`. */
+TARGET static void NS(read_window)(const ns_block *p, const NS(buffers) * m, const int64_t *index)
 {
-    const int64_t n = p->n_prompts + p->n_tokens, d = p->inner, n_dim = NS(pad)(p->dim);
-    const int64_t n_gated = NS(pad)(2 * d), n_inner = NS(pad)(d);
-    const int64_t n_projected = p->rank + 2 * p->n_states, row = NS(pad)(n_projected);
-    NS(multiply)(m->normed, n_dim, n, w[0], p->dim, 2 * d, NULL, 0, m->gated, n_gated);
-    NS(convolve)(p, m->gated, n_gated, n, m->hidden, n_inner);
-    NS(multiply)(m->hidden, n_inner, n, w[1], d, n_projected, NULL, 0, m->projected, row);
-    NS(multiply)(m->projected, row, n, w[2], p->rank, d, NULL, 0, m->step, n_inner);
-    ns_scan scan = {
-        .u = m->hidden, .u_t = n_inner, .delta = m->step, .delta_t = n_inner,
-        .B = m->projected + p->rank, .B_t = row,
-        .C = m->projected + p->rank + p->n_states, .C_t = row,
-        .z = m->gated + d, .z_t = n_gated, .rates = p->rates, .skip = p->skip, .bias = p->step_bias,
-        .y = m->step, .y_t = n_inner, .n_sequences = 1, .n_tokens = n, .n_channels = d,
-        .n_states = p->n_states, .softplus = 1,
-    };
-    NS(scan_sequence)(&scan, 0);
-    NS(multiply)(m->step + p->n_prompts * n_inner, n_inner, p->n_tokens, w[3], d, p->dim, NULL, 1,
-                 m->tokens, n_dim);
-}
-
-TARGET static void NS(update_window)(const ns_block *p, const NS(buffers) * m,
-                                     const float *const *w, const int64_t *index)
-{
-    const int64_t n_dim = NS(pad)(p->dim), n_wide = NS(pad)(p->wide);
+    const int64_t n_dim = NS(pad)(p->dim);
     const size_t size = sizeof(float) * (size_t)p->dim;
     float *normed = m->normed + p->n_prompts * n_dim;
     for (int64_t t = 0; t < p->n_prompts; t++)
@@ -210,74 +107,165 @@ TARGET static void NS(update_window)(const ns_block *p, const NS(buffers) * m,
     for (int64_t t = 0; t < p->n_tokens; t++)
         if (index[t] < 0)
             memset(normed + t * n_dim, 0, size);
-    NS(mix_window)(p, m, w);
+}
+
+/* From `normed` to all that the scan reads. */
+TARGET static void NS(project_window)(const ns_block *p, const NS(buffers) * m,
+                                      const float *const *w)
+{
+    const int64_t n = p->n_prompts + p->n_tokens, d = p->inner, n_dim = NS(pad)(p->dim);
+    const int64_t n_gated = NS(pad)(2 * d), n_inner = NS(pad)(d);
+    const int64_t n_projected = p->rank + 2 * p->n_states, row = NS(pad)(n_projected);
+    NS(multiply)(m->normed, n_dim, n, w[0], p->dim, 2 * d, NULL, 0, m->gated, n_gated);
+    NS(convolve)(p, m->gated, n_gated, n, m->hidden, n_inner);
+    NS(multiply)(m->hidden, n_inner, n, w[1], d, n_projected, NULL, 0, m->projected, row);
+    NS(multiply)(m->projected, row, n, w[2], p->rank, d, NULL, 0, m->step, n_inner);
+}
+
+INLINE ns_scan NS(describe_scan)(const ns_block *p, const NS(buffers) * m)
+{
+    const int64_t n_inner = NS(pad)(p->inner), row = NS(pad)(p->rank + 2 * p->n_states);
+    return (ns_scan){
+        .u = m->hidden, .u_t = n_inner, .delta = m->step, .delta_t = n_inner,
+        .B = m->projected + p->rank, .B_t = row,
+        .C = m->projected + p->rank + p->n_states, .C_t = row,
+        .z = m->gated + p->inner, .z_t = NS(pad)(2 * p->inner),
+        .rates = p->rates, .skip = p->skip, .bias = p->step_bias,
+        .n_sequences = 1, .n_tokens = p->n_prompts + p->n_tokens, .n_channels = p->inner,
+        .n_states = p->n_states, .softplus = 1,
+    };
+}
+
+TARGET static void NS(mix_window)(const ns_block *p, const NS(buffers) * m, const float *const *w,
+                                  float share)
+{
+    const int64_t n_inner = NS(pad)(p->inner);
+    NS(project_window)(p, m, w);
+    ns_scan scan = NS(describe_scan)(p, m);
+    scan.y = m->step, scan.y_t = n_inner;
+    NS(scan_sequence)(&scan, 0);
+    NS(multiply)(m->step + p->n_prompts * n_inner, n_inner, p->n_tokens, w[3], p->inner, p->dim,
+                 NULL, share, m->tokens, NS(pad)(p->dim));
+}
+
+TARGET static void NS(perceive)(const ns_block *p, const NS(buffers) * m, const float *const *w,
+                                float share)
+{
+    const int64_t n_dim = NS(pad)(p->dim), n_wide = NS(pad)(p->wide);
     for (int64_t t = 0; t < p->n_tokens; t += MLP_TOKENS) {
         int64_t n = p->n_tokens - t < MLP_TOKENS ? p->n_tokens - t : MLP_TOKENS;
         float *tokens = m->tokens + t * n_dim;
         NS(normalise)(tokens, n_dim, n, p->dim, p->norm2, p->norm2_bias, p->epsilon, m->normed);
         NS(multiply)(m->normed, n_dim, n, w[4], p->dim, p->wide, w[6], 0, m->wide, n_wide);
         NS(apply_gelu)(m->wide, n * n_wide);
-        NS(multiply)(m->wide, n_wide, n, w[5], p->wide, p->dim, w[7], 1, tokens, n_dim);
+        NS(multiply)(m->wide, n_wide, n, w[5], p->wide, p->dim, w[7], share, tokens, n_dim);
     }
-    for (int64_t t = 0; t < p->n_tokens; t++)
-        if (index[t] >= 0)
-            memcpy(p->to + index[t] * p->dim, m->tokens + t * n_dim, size);
 }
 
-/* Lay out `packed`: six products' weights and the perceptron's two biases, padded. */
-TARGET static int64_t NS(block_layout)(const ns_block *p, const float **w, int fill)
+/* Copy the rows of a window's tokens to where they lie. */
+INLINE void NS(write_window)(const ns_block *p, const float *rows, const int64_t *index, float *to)
 {
-    const int64_t n_projected = p->rank + 2 * p->n_states;
-    const struct { const float *weight; int64_t n_out, n_in; } parts[8] = {
-        {p->in_proj, 2 * p->inner, p->dim},   {p->x_proj, n_projected, p->inner},
-        {p->step_proj, p->inner, p->rank},    {p->out_proj, p->dim, p->inner},
-        {p->linear1, p->wide, p->dim},        {p->linear2, p->dim, p->wide},
-        {p->linear1_bias, p->wide, 1},        {p->linear2_bias, p->dim, 1},
-    };
+    for (int64_t t = 0; t < p->n_tokens; t++)
+        if (index[t] >= 0)
+            memcpy(to + index[t] * p->dim, rows + t * NS(pad)(p->dim),
+                   sizeof(float) * (size_t)p->dim);
+}
+
+TARGET static void NS(update_window)(const ns_block *p, const NS(buffers) * m,
+                                     const float *const *w, int64_t window)
+{
+    const int64_t *index = p->index + window * p->n_tokens;
+    const float *shares = p->shares ? p->shares + 2 * window : NS(ones);
+    NS(read_window)(p, m, index);
+    if (shares[0] != 0)
+        NS(mix_window)(p, m, w, shares[0]);
+    if (p->between)
+        NS(write_window)(p, m->tokens, index, p->between);
+    if (shares[1] != 0)
+        NS(perceive)(p, m, w, shares[1]);
+    NS(write_window)(p, m->tokens, index, p->to);
+}
+
+typedef struct {
+    const float *weight;
+    int64_t n_out, n_in;
+    int is_turned;
+} NS(part);
+
+/* Lay out `packed`: each part begins at a cache line, w[i]. Returns the number of values. */
+TARGET static int64_t NS(lay_out)(const ns_block *p, const NS(part) * parts, int n_parts,
+                                  const float **w, int fill)
+{
     int64_t used = 0;
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < n_parts; i++) {
         if (w)
             w[i] = p->packed + used;
-        if (fill)
+        if (fill && parts[i].is_turned)
+            NS(pack_turned)(parts[i].weight, parts[i].n_out, parts[i].n_in, p->packed + used);
+        else if (fill)
             NS(pack)(parts[i].weight, parts[i].n_out, parts[i].n_in, p->packed + used);
         used += (NS(pad)(parts[i].n_out) * parts[i].n_in + 15) / 16 * 16;
     }
     return used;
 }
 
+/* Six products' weights and the perceptron's two biases. */
+TARGET static int64_t NS(block_forward_layout)(const ns_block *p, const float **w, int fill)
+{
+    const NS(part) parts[8] = {
+        {p->in_proj, 2 * p->inner, p->dim, 0},
+        {p->x_proj, p->rank + 2 * p->n_states, p->inner, 0},
+        {p->step_proj, p->inner, p->rank, 0},
+        {p->out_proj, p->dim, p->inner, 0},
+        {p->linear1, p->wide, p->dim, 0},
+        {p->linear2, p->dim, p->wide, 0},
+        {p->linear1_bias, p->wide, 1, 0},
+        {p->linear2_bias, p->dim, 1, 0},
+    };
+    return NS(lay_out)(p, parts, 8, w, fill);
+}
+
+/* Room for buffers of so many values, each from a cache line on; all zero, as what pads rows shall be
+ * no NaN. Freed by its first buffer. */
+TARGET static int NS(make_buffers)(const size_t *sizes, int count, float **buffers)
+{
+    size_t total = 0;
+    for (int i = 0; i < count; i++)
+        total += (sizes[i] + LANES + 15) / 16 * 16;
+    float *next = aligned_alloc(64, total * sizeof(float));
+    if (!next)
+        return -1;
+    memset(next, 0, total * sizeof(float));
+    for (int i = 0; i < count; i++) {
+        buffers[i] = next;
+        next += (sizes[i] + LANES + 15) / 16 * 16;
+    }
+    return 0;
+}
+
 TARGET static int NS(block_forward)(ns_block *p)
 {
     const float *w[8];
-    NS(block_layout)(p, w, 0);
+    NS(block_forward_layout)(p, w, 0);
     const size_t n = (size_t)(p->n_prompts + p->n_tokens);
     const size_t sizes[7] = {
         n * (size_t)NS(pad)(p->dim),
         (n > MLP_TOKENS ? n : MLP_TOKENS) * (size_t)NS(pad)(p->dim),
-        n * (size_t)NS(pad)(2 * p->inner) + LANES,
+        n * (size_t)NS(pad)(2 * p->inner),
         n * (size_t)NS(pad)(p->inner),
         n * (size_t)NS(pad)(p->rank + 2 * p->n_states),
         n * (size_t)NS(pad)(p->inner),
         MLP_TOKENS * (size_t)NS(pad)(p->wide),
     };
-    size_t total = 0;
-    for (int i = 0; i < 7; i++)
-        total += (sizes[i] + 15) / 16 * 16;
-    float *memory = aligned_alloc(64, total * sizeof(float)), *next = memory;
-    if (!memory)
+    NS(buffers) m;
+    if (NS(make_buffers)(sizes, 7, (float **)&m))
         return -1;
-    float *parts[7];
-    for (int i = 0; i < 7; i++) {
-        parts[i] = next;
-        next += (sizes[i] + 15) / 16 * 16;
-    }
-    memset(memory, 0, total * sizeof(float)); /* what pads rows shall be no NaN */
-    NS(buffers) m = {parts[0], parts[1], parts[2], parts[3], parts[4], parts[5], parts[6]};
     for (;;) {
         int64_t window = __atomic_fetch_add(&p->next, 1, __ATOMIC_RELAXED);
         if (window >= p->n_windows)
             break;
-        NS(update_window)(p, &m, w, p->index + window * p->n_tokens);
+        NS(update_window)(p, &m, w, window);
     }
-    free(memory);
+    free(m.tokens);
     return 0;
 }

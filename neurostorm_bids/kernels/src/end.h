@@ -2,6 +2,7 @@
 #undef NS
 #undef LANES
 #undef TALL
+#undef RUN
 #undef TARGET
 #undef VEC
 #undef IVEC

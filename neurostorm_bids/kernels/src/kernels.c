@@ -33,19 +33,24 @@
     } else { \
         for (int k = 0; k < (n); k++) { __VA_ARGS__ } \
     }
-#define WIDE 3        /* vectors of outputs, and TALL tokens, that a product works on in registers */
-#define RUN 32        /* inputs whose products are summed before they join the rest: rounds less */
+/* A product works on WIDE vectors of outputs and TALL tokens in registers, and sums over RUN inputs
+ * before these join the rest: that rounds less. Both are an instruction set's own. */
+#define WIDE 3
 #define PATCH_ROWS 4  /* volumes of a patch, likewise */
 #define MLP_TOKENS 64 /* tokens that go through the perceptron at a time */
+#define SUM_TOKENS 64 /* tokens over which gradients of weights are summed at a time */
 #define EXPORT __attribute__((visibility("default")))
 
 #define NS(name) name##_baseline
 #define LANES 4
 #define TALL 4
+#define RUN 12
 #define TARGET
 #include "vector.h"
 #include "scan.h"
+#include "products.h"
 #include "block.h"
+#include "block_back.h"
 #include "patches.h"
 #include "end.h"
 
@@ -53,21 +58,27 @@
 #define NS(name) name##_avx2
 #define LANES 8
 #define TALL 4
+#define RUN 32
 #define TARGET __attribute__((target("avx2,fma,bmi,bmi2")))
 #include "vector.h"
 #include "scan.h"
+#include "products.h"
 #include "block.h"
+#include "block_back.h"
 #include "patches.h"
 #include "end.h"
 
 #define NS(name) name##_avx512
 #define LANES 16
 #define TALL 8
+#define RUN 32
 #define TARGET \
     __attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi,bmi2")))
 #include "vector.h"
 #include "scan.h"
+#include "products.h"
 #include "block.h"
+#include "block_back.h"
 #include "patches.h"
 #include "end.h"
 #endif
@@ -91,7 +102,7 @@ EXPORT int ns_best_level(void)
 }
 
 /* Changes with the structs and functions: a library of another version is not used. */
-EXPORT int ns_interface(void) { return 3; }
+EXPORT int ns_interface(void) { return 4; }
 
 EXPORT int64_t ns_max_states(void) { return MAX_STATES; }
 
@@ -135,28 +146,20 @@ static void stop_flushing(unsigned before)
         return status; \
     }
 
+/* Beside these: how many floats `packed` must hold, and what fills it. */
+#define EXPORT_PACKED_WORK(function, type) \
+    EXPORT_WORK(function, type) \
+    EXPORT int64_t ns_##function##_room(const type *job, int level) \
+    { \
+        return AT_LEVEL(function##_layout, job, NULL, 0); \
+    } \
+    EXPORT void ns_##function##_pack(const type *job, int level) \
+    { \
+        AT_LEVEL(function##_layout, job, NULL, 1); \
+    }
+
 EXPORT_WORK(scan_forward, ns_scan)
 EXPORT_WORK(scan_backward, ns_scan)
-EXPORT_WORK(block_forward, ns_block)
-EXPORT_WORK(patches_forward, ns_patches)
-
-/* How many floats `packed` must hold. */
-EXPORT int64_t ns_block_room(const ns_block *block, int level)
-{
-    return AT_LEVEL(block_layout, block, NULL, 0);
-}
-
-EXPORT void ns_block_pack(const ns_block *block, int level)
-{
-    AT_LEVEL(block_layout, block, NULL, 1);
-}
-
-EXPORT int64_t ns_patches_room(const ns_patches *patches, int level)
-{
-    return AT_LEVEL(patches_layout, patches, 0);
-}
-
-EXPORT void ns_patches_pack(const ns_patches *patches, int level)
-{
-    AT_LEVEL(patches_layout, patches, 1);
-}
+EXPORT_PACKED_WORK(block_forward, ns_block)
+EXPORT_PACKED_WORK(block_backward, ns_block)
+EXPORT_PACKED_WORK(patches_forward, ns_patches)

@@ -69,8 +69,9 @@ TARGET static int NS(patches_forward)(ns_patches *p)
     }
 }
 
-TARGET static int64_t NS(patches_layout)(const ns_patches *p, int fill)
+TARGET static int64_t NS(patches_forward_layout)(const ns_patches *p, const float **w, int fill)
 {
+    (void)w;
     int64_t used = NS(pad)(p->dim) * p->n_features;
     if (fill) {
         NS(pack)(p->weight, p->dim, p->n_features, p->packed);

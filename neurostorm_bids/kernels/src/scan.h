@@ -114,29 +114,34 @@ INLINE void NS(back_lanes)(const ns_scan *s, NS(room) * room, int64_t b, int64_t
             VEC raw = NS(load_part)(s->delta + b * s->delta_b + t * s->delta_t + d, count) + bias;
             VEC step = s->softplus ? NS(softplus)(raw) : raw;
             VEC grad = NS(load_part)(s->grad_y + b * s->grad_y_b + t * s->grad_y_t + d, count);
-            const int64_t place = (t * s->n_sequences + b) * s->n_channels + d;
+            const int64_t place = t * s->grad_t + b * s->n_channels + d;
             if (s->z) {
                 VEC gate = NS(load_part)(s->z + b * s->z_b + t * s->z_t + d, count);
-                VEC share = NS(sigmoid)(gate), y = skip * x;
+                VEC share = NS(sigmoid)(gate), sums[4] = {{0}};
                 EACH_STATE(n,
-                    y += now[k] * C[k];
+                    sums[k % 4] += now[k] * C[k];
                 )
+                VEC y = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + skip * x;
                 VEC slope = share * (1.0f + gate * (1.0f - share));
-                NS(store_part)(s->grad_z + place, grad * y * slope, count);
+                float *grad_z = s->grad_z + t * s->grad_z_t + b * s->n_channels + d;
+                NS(store_part)(grad_z, grad * y * slope, count);
+                if (s->y)
+                    NS(store_part)(s->y + b * s->y_b + t * s->y_t + d, y * gate * share, count);
                 grad *= gate * share;
             }
-            VEC drive = step * x, grad_drive = {0}, grad_step = {0};
+            VEC drive = step * x, drives[2] = {{0}}, steps[2] = {{0}};
             EACH_STATE(n,
                 VEC grad_state = grad * C[k] + carry[k];
                 grad_C[k] += grad * now[k];
                 grad_B[k] += grad_state * drive;
-                grad_drive += grad_state * B[k];
+                drives[k % 2] += grad_state * B[k];
                 carry[k] = grad_state * decay[k];
                 VEC grad_exponent = carry[k] * before[k];
-                grad_step += grad_exponent * rates[k];
+                steps[k % 2] += grad_exponent * rates[k];
                 grad_rates[k] += grad_exponent * step;
             )
-            grad_step += grad_drive * x;
+            VEC grad_drive = drives[0] + drives[1];
+            VEC grad_step = (steps[0] + steps[1]) + grad_drive * x;
             if (s->softplus)
                 grad_step *= NS(sigmoid)(raw);
             grad_skip += grad * x;
@@ -170,7 +175,7 @@ TARGET static void NS(back_sequence)(const ns_scan *s, NS(room) * room, int64_t 
     }
     for (int64_t t = 0; t < s->n_tokens; t++)
         for (int64_t k = 0; k < n; k++) {
-            const int64_t place = (t * s->n_sequences + b) * n + k;
+            const int64_t place = t * s->grad_B_t + b * n + k;
             s->grad_B[place] = NS(sum)(room->grad_B[t * n + k]);
             s->grad_C[place] = NS(sum)(room->grad_C[t * n + k]);
         }
@@ -187,7 +192,8 @@ TARGET static int NS(scan_forward)(ns_scan *s)
     }
 }
 
-TARGET static int NS(scan_backward)(ns_scan *s)
+/* Returns 0, or -1 without memory; `starts` is what to free. */
+TARGET static int NS(make_room)(const ns_scan *s, NS(room) * room)
 {
     const size_t n = (size_t)s->n_states, n_tokens = (size_t)s->n_tokens;
     const size_t n_tiles = (n_tokens + TILE - 1) / TILE;
@@ -195,10 +201,18 @@ TARGET static int NS(scan_backward)(ns_scan *s)
     VEC *memory = aligned_alloc(64, (sizeof(VEC) * count + 63) / 64 * 64);
     if (!memory)
         return -1;
-    NS(room) room = {.starts = memory, .states = memory + n * n_tiles};
-    room.decays = room.states + n * (TILE + 1);
-    room.grad_B = room.decays + n * TILE;
-    room.grad_C = room.grad_B + n * n_tokens;
+    *room = (NS(room)){.starts = memory, .states = memory + n * n_tiles};
+    room->decays = room->states + n * (TILE + 1);
+    room->grad_B = room->decays + n * TILE;
+    room->grad_C = room->grad_B + n * n_tokens;
+    return 0;
+}
+
+TARGET static int NS(scan_backward)(ns_scan *s)
+{
+    NS(room) room;
+    if (NS(make_room)(s, &room))
+        return -1;
     for (;;) {
         int64_t group = __atomic_fetch_add(&s->next, 1, __ATOMIC_RELAXED);
         int64_t first = group * s->group;
@@ -208,6 +222,6 @@ TARGET static int NS(scan_backward)(ns_scan *s)
         for (int64_t b = first; b < first + s->group && b < s->n_sequences; b++)
             NS(back_sequence)(s, &room, b, grad_shared);
     }
-    free(memory);
+    free(room.starts);
     return 0;
 }

@@ -76,6 +76,14 @@ INLINE float NS(sum)(VEC v)
     return total;
 }
 
+INLINE double NS(sum_exactly)(VEC v)
+{
+    double total = 0;
+    for (int lane = 0; lane < LANES; lane++)
+        total += (double)v[lane];
+    return total;
+}
+
 /* Where x is not a number these give x, in that order of the arguments. */
 INLINE VEC NS(max)(VEC bound, VEC x)
 {

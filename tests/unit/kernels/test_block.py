@@ -116,7 +116,7 @@ def test_the_number_of_threads_changes_no_digit(n_threads):
     assert torch.equal(block(x, ops=COMPILED), one)
 
 
-def test_gradients_half_precision_and_autocast_are_left_to_others():
+def test_half_precision_and_autocast_are_left_to_others():
     def refuse(*_arguments, **_options):
         raise AssertionError
 
@@ -124,7 +124,6 @@ def test_gradients_half_precision_and_autocast_are_left_to_others():
     block, x = make_block(), torch.randn(1, 4, 4, 4, 4, 20)
     with pytest.raises(AssertionError):
         block(x, ops=ops)
-    block(x.clone().requires_grad_(), ops=ops)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         block(x, ops=ops)
     block.bfloat16()(x.bfloat16(), ops=ops)
@@ -143,6 +142,13 @@ def test_shapes_that_would_be_read_past_their_end_are_refused(changed, message):
     weights = make_block()._gather_weights()._replace(**changed)
     with pytest.raises(ValueError, match=message):
         update_block_c(torch.zeros(8, 20), torch.arange(8).view(1, 8), weights, epsilon=1e-5)
+
+
+def test_shares_that_would_be_read_past_their_end_are_refused():
+    tokens, index, shares = torch.zeros(8, 20), torch.arange(8).view(1, 8), torch.ones(1)
+    weights = make_block()._gather_weights()
+    with pytest.raises(ValueError, match="shares to be"):
+        update_block_c(tokens, index, weights, epsilon=1e-5, shares=shares)
 
 
 @pytest.mark.parametrize("index", [torch.tensor([[0, 8]]), torch.tensor([[-2]])])
