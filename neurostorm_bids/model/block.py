@@ -15,7 +15,6 @@ from neurostorm_bids.model.operations import (
     REFERENCE,
     Operations,
     choose_operations,
-    is_single,
 )
 from neurostorm_bids.model.windows import cut_windows, fit_window, index_windows, join_windows
 
@@ -66,13 +65,13 @@ class Block(nn.Module):
     def forward(self, x: Tensor, *, ops: Operations = FAST) -> Tensor:
         """Update tokens (B, X, Y, Z, T, C).
 
-        In C, where that was compiled and computes as is asked here. Else whole tensors for the
-        reference, for gradients and on a GPU, and on a CPU windows, or chunks of them, that stay in
-        its cache. The result is the same.
+        At once in C or Triton, where that is there and computes as is asked here. Else whole
+        tensors for the reference, for gradients and on a GPU, and on a CPU windows, or chunks of
+        them, that stay in its cache. The result is the same.
         """
         ops = choose_operations(ops, x, n_states=self.mamba.d_state)
         window, steps = fit_window(x.shape[1:5], self.window, shifted=self.shifted)
-        if ops.update is not None and is_single(x, *self.parameters()) and not self._is_hooked():
+        if ops.update is not None and ops.fits(x, *self.parameters()) and not self._is_hooked():
             return self._update_at_once(x, window, steps, update=ops.update)
         if ops is REFERENCE or x.device.type != "cpu" or self.training or self._records(x):
             return self._update(x, window, steps, ops=ops)

@@ -7,6 +7,7 @@ runs the same network with another one.
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -16,7 +17,7 @@ from torch.nn import functional
 from neurostorm_bids.kernels.block import update_block_c
 from neurostorm_bids.kernels.patches import embed_patches_c
 from neurostorm_bids.kernels.scan import selective_scan_c
-from neurostorm_bids.model.backends import choose_backend, selective_scan
+from neurostorm_bids.model.backends import choose_backend, find_scan, selective_scan
 from neurostorm_bids.model.scan import Scan, selective_scan_ref, selective_scan_torch
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from neurostorm_bids.kernels.block_weights import BlockWeights
 
 logger = logging.getLogger(__name__)
+
+_SHORT = frozenset({torch.float32, torch.bfloat16, torch.float16})
 
 
 class Linear(Protocol):
@@ -67,15 +70,16 @@ class Operations(NamedTuple):
     ----------
     linear : the linear map of tokens.
     scan : the selective scan.
-    update : a whole block in float32, with gradients; None where it is put together from the first
-        two.
+    update : a whole block, with gradients; None where it is put together from the first two.
     embed : likewise the embedding of patches, where no gradient is asked for.
+    fits : whether `update` takes tensors as these are.
     """
 
     linear: Linear
     scan: Scan
     update: BlockUpdate | None = None
     embed: PatchEmbedding | None = None
+    fits: Callable[..., bool] = lambda *_tensors: False
 
 
 def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None, /) -> Tensor:
@@ -111,6 +115,11 @@ def is_single(*tensors: Tensor) -> bool:
     return all(part.device.type == "cpu" and part.dtype == torch.float32 for part in tensors)
 
 
+def is_short(*tensors: Tensor) -> bool:
+    """Return whether all are float32 or half precision."""
+    return all(part.dtype in _SHORT for part in tensors)
+
+
 @functools.cache
 def _find_onednn_product() -> Callable[..., Tensor] | None:
     """Return the linear map that PyTorch's own compiler emits on a CPU, or None."""
@@ -130,7 +139,12 @@ REFERENCE = Operations(linear=functional.linear, scan=selective_scan_ref)
 TORCH = Operations(linear=multiply, scan=selective_scan_torch)
 """PyTorch's operations, in chunks that fit into the cache."""
 
-COMPILED = Operations(multiply, selective_scan_c, update=update_block_c, embed=embed_patches_c)
+COMPILED = Operations(
+    *(multiply, selective_scan_c),
+    update=update_block_c,
+    embed=embed_patches_c,
+    fits=is_single,
+)
 """Blocks in C, and patches where no gradient is asked for. On a CPU, where it was compiled."""
 
 FAST = Operations(linear=multiply, scan=selective_scan)
@@ -147,5 +161,22 @@ def choose_operations(ops: Operations, x: Tensor, *, n_states: int) -> Operation
     """
     if ops is not FAST:
         return ops
+    backend = choose_backend(x.device, x.dtype, n_states=n_states)
+    if backend == "triton":
+        return find_triton_operations()
     chosen = {"reference": REFERENCE, "torch": TORCH, "cpu": COMPILED}
-    return chosen.get(choose_backend(x.device, x.dtype, n_states=n_states), FAST)
+    return chosen.get(backend, FAST)
+
+
+@functools.cache
+def find_triton_operations() -> Operations:
+    """Return whole blocks in Triton, with gradients, in float32 and half precision; on a GPU.
+
+    Raises
+    ------
+    MissingFileError
+        When Triton is not there.
+    """
+    scan = find_scan("triton")
+    module = importlib.import_module("neurostorm_bids.kernels.triton.block")
+    return Operations(multiply, scan, update=module.update_block_triton, fits=is_short)

@@ -13,12 +13,14 @@ pytest.importorskip("triton", reason="Triton is not installed")
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("cases", ["test_triton_scan.py"])
-def test_the_kernels_equal_the_reference_in_tritons_interpreter(cases):
+CASES = ("test_triton_scan.py", "test_triton_block.py")
+
+
+def test_the_kernels_equal_the_reference_in_tritons_interpreter():
     """In a process of its own: Triton decides at its import whether it interprets."""
-    command = (*("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"), cases)
+    command = ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist")
     found = subprocess.run(
-        (sys.executable, *command),
+        (sys.executable, *command, *CASES),
         cwd=HERE,
         env={**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,

@@ -70,7 +70,7 @@ def test_the_scan_equals_the_reference(b, d, n_tokens, dtype):
     assert_as_exact(draw(b, d, n_tokens, dtype=dtype), bound=BOUNDS[dtype])
 
 
-@pytest.mark.parametrize("n", [1, 5, 32])
+@pytest.mark.parametrize("n", [1, 5])
 def test_any_number_of_states_equals_the_reference(n):
     assert_as_exact(draw(n=n))
 
