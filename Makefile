@@ -8,6 +8,7 @@
 # make robustness  kill, starve and crowd the command; KILLS and SEED choose how often and when
 # make audit  look the locked versions up in the databases of known weaknesses (needs the network)
 # make sbom   write docker/sbom-*.json, the bill of materials of the images
+# make bench-gpu  measure the network on a GPU, beside the same network with another scan
 # make bench  measure preparation, network, whole calls and bookkeeping; results in benchmarks/results/
 
 PYTHON ?= python3
@@ -16,8 +17,8 @@ DEMO ?= demo-output
 TORCH_INDEX ?= --extra-index-url https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 
-.PHONY: demo test fuzz lint robustness audit sbom bench containers slurm-test usage boutiques locks
-.PHONY: constraints clean
+.PHONY: demo test fuzz lint robustness audit sbom bench bench-gpu containers slurm-test
+.PHONY: usage boutiques locks constraints clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m neurostorm_bids.demo $(DEMO)
@@ -60,6 +61,9 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/participant.py --out benchmarks/results/participant.json
 	$(BIN)/python benchmarks/store.py --out benchmarks/results/store.json
 	$(BIN)/python benchmarks/bookkeeping.py --out benchmarks/results/bookkeeping.json
+
+bench-gpu: $(VENV)/installed-dev
+	$(BIN)/python benchmarks/gpu.py --out benchmarks/results/gpu.json
 
 ENGINE ?= docker
 BUILD ?= $(ENGINE) build

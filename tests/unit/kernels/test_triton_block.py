@@ -6,9 +6,10 @@ import os
 import pytest
 import torch
 
+from neurostorm_bids.model.backbone import Backbone
 from neurostorm_bids.model.block import Block
 from neurostorm_bids.model.config import ModelConfig
-from neurostorm_bids.model.operations import REFERENCE
+from neurostorm_bids.model.operations import REFERENCE, find_triton_operations
 from neurostorm_bids.model.windows import fit_window, index_windows
 
 pytest.importorskip("triton", reason="Triton is not installed")
@@ -133,3 +134,22 @@ def test_gradients_are_the_same_every_time():
     block, x = make_block(20), torch.randn(2, 2, 2, 1, 3, 20, device=DEVICE)
     grads = [torch.autograd.grad(update(block, x).sum(), block.parameters()) for _ in range(2)]
     assert all(map(torch.equal, *grads))
+
+
+def test_a_network_of_three_stages_equals_the_reference():
+    config = dataclasses.replace(
+        CONFIG,
+        img_size=(8, 8, 8, 6),
+        patch_size=(2, 2, 2, 1),
+        embed_dim=8,
+        depths=(1, 1, 1),
+    )
+    backbone, ops = Backbone(config).to(DEVICE), find_triton_operations()
+    x = torch.randn(1, 1, 8, 8, 8, 6, device=DEVICE)
+    found = backbone(x, ops=ops)
+    grads = torch.autograd.grad(found.square().sum(), list(backbone.parameters()))
+    exact = backbone.double()(x.double(), ops=REFERENCE)
+    expected = torch.autograd.grad(exact.square().sum(), list(backbone.parameters()))
+    assert measure_error(found, exact) <= 1e-5
+    for (name, _), one, other in zip(backbone.named_parameters(), grads, expected, strict=True):
+        assert measure_error(one, other) <= 1e-5, name

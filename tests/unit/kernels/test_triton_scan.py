@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from neurostorm_bids.model.scan import selective_scan_ref
-from neurostorm_bids.model.trial import TOLERANCE, find_triton_scan, measure_disagreement
+from neurostorm_bids.model.trial import (
+    TOLERANCES,
+    find_triton_scan,
+    measure_block_error,
+    measure_scan_error,
+)
 
 pytest.importorskip("triton", reason="Triton is not installed")
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -130,10 +135,18 @@ def test_a_trial_tells_a_right_scan_from_a_wrong_one():
     assert scan is selective_scan_triton
     before = torch.get_rng_state()
     with torch.inference_mode():
-        assert measure_disagreement(scan, DEVICE) < TOLERANCE / 10
+        assert measure_scan_error(scan, DEVICE) < TOLERANCES[torch.float32] / 10
     assert torch.equal(torch.get_rng_state(), before)
 
     def wrong(u, *arguments, **options):
         return scan(u, *arguments, **options) + 1e-3 * u
 
-    assert measure_disagreement(wrong, DEVICE) > TOLERANCE
+    assert measure_scan_error(wrong, DEVICE) > TOLERANCES[torch.float32]
+
+
+def test_a_trial_finds_blocks_right():
+    before = torch.get_rng_state()
+    with torch.inference_mode():
+        for dtype, tolerance in TOLERANCES.items():
+            assert measure_block_error(DEVICE, dtype) < tolerance / 3
+    assert torch.equal(torch.get_rng_state(), before)

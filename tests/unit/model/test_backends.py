@@ -197,14 +197,18 @@ def test_an_installed_cuda_kernel_is_found(install_mamba):
     assert choose(CUDA, torch.float64) == "torch"
 
 
+BLOCK_ERRORS = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
+
+
 @pytest.fixture
 def install_triton(monkeypatch, install_mamba):
     """Return a function that pretends that Triton is there, and mamba-ssm, and a GPU.
 
     The trial runs on the CPU.
     """
-    measure = trial.measure_disagreement
-    monkeypatch.setattr(trial, "measure_disagreement", lambda scan, _device: measure(scan, CPU))
+    measure = trial.measure_scan_error
+    monkeypatch.setattr(trial, "measure_scan_error", lambda scan, _device: measure(scan, CPU))
+    monkeypatch.setattr(trial, "measure_block_error", lambda _device, dtype: BLOCK_ERRORS[dtype])
 
     def install(scan, *, capability=(9, 0)):
         install_mamba()
@@ -233,7 +237,7 @@ def _fail_to_scan(*_arguments, **_options):
 @pytest.mark.parametrize(
     ("scan", "message"),
     [
-        (_scan_wrongly, "results on cuda are wrong by 0.000"),
+        (_scan_wrongly, "scans on cuda are wrong by 0.00"),
         (_fail_to_scan, "failed with RuntimeError: Failed to find C compiler"),
         (lambda u, **_options: u * torch.nan, "wrong by nan|appears to not have been used"),
     ],
@@ -246,6 +250,14 @@ def test_kernels_that_fail_their_trial_are_left_alone_with_one_warning(
         assert choose(CUDA) == choose(CUDA) == "mamba-ssm"
     (found,) = caplog.messages
     assert re.search(f"The Triton kernels are not used: .*({message})", found)
+
+
+@pytest.mark.parametrize("dtype", BLOCK_ERRORS, ids=str)
+def test_wrong_blocks_are_left_alone_too(monkeypatch, caplog, install_triton, dtype):
+    install_triton(selective_scan_torch)
+    monkeypatch.setitem(BLOCK_ERRORS, dtype, 0.1)
+    assert choose(CUDA) == "mamba-ssm"
+    assert f"blocks on cuda in {dtype} are wrong by 0.1" in caplog.text
 
 
 def test_an_old_gpu_is_no_reason_for_a_warning(caplog, install_triton):
