@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import torch
@@ -126,8 +127,25 @@ def index_windows(
     Tensor of int64, shape (B * n_windows, N) : positions in the flattened (B * X * Y * Z * T)
     tokens; -1 where a window holds padding.
     """
-    count = torch.Size(shape).numel()
-    positions = torch.arange(1, count + 1, device=device).view(*shape, 1)
+    sizes = tuple(shape)
+    if device.type == "cuda":  # where many small operations take longer than a block
+        return _keep_index(sizes, window, steps, device)
+    return _make_index(sizes, window, steps, device)
+
+
+@functools.lru_cache(maxsize=16)
+def _keep_index(
+    sizes: tuple[int, ...], window: Size4, steps: Size4, device: torch.device
+) -> Tensor:
+    with torch.inference_mode(mode=False):  # or nothing that needs a gradient could use it later
+        return _make_index(sizes, window, steps, device)
+
+
+def _make_index(
+    sizes: tuple[int, ...], window: Size4, steps: Size4, device: torch.device
+) -> Tensor:
+    count = torch.Size(sizes).numel()
+    positions = torch.arange(1, count + 1, device=device).view(*sizes, 1)
     return cut_windows(positions, window, steps).squeeze(-1) - 1
 
 

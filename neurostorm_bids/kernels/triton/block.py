@@ -96,7 +96,8 @@ class _Block(Function):
         """Return the updated tokens (n, dim)."""
         ctx.epsilon, ctx.dtype = plan.epsilon, plan.dtype
         ctx.save_for_backward(plan.windows, plan.shares, tokens, *weights)
-        with torch.autocast(tokens.device.type, enabled=False):
+        autocast = torch.autocast(tokens.device.type, enabled=False)
+        with autocast, torch.cuda.device_of(tokens):  # type: ignore[no-untyped-call]
             return _run_forward(tokens, BlockWeights(*weights), plan)  # type: ignore[arg-type]
 
     @staticmethod

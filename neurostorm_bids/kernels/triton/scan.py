@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 TILE = 16
 """Tokens between the states that the gradient starts from."""
 WARP = 32
-"""Threads that go together, each with one channel and all its states."""
-FORWARD_WARPS, BACKWARD_WARPS = 2, 1
-"""Sums over channels, which the gradient needs, ask no other warp when there is one."""
+"""Channels of a program, one for each thread of a warp: programs are many, and none waits."""
 
 
 class Inputs(NamedTuple):
@@ -68,10 +66,11 @@ def selective_scan_triton(
     inputs = Inputs(u, delta, A, B, C, D, z, delta_bias)
     _check_shapes(inputs)
     y: Tensor
-    if torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in inputs):
-        y = _Scan.apply(delta_softplus, *inputs)  # type: ignore[no-untyped-call]
-    else:
-        y, _ = _run_forward(inputs, softplus=delta_softplus)
+    with torch.cuda.device_of(u):  # type: ignore[no-untyped-call]
+        if torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in inputs):
+            y = _Scan.apply(delta_softplus, *inputs)  # type: ignore[no-untyped-call]
+        else:
+            y, _ = _run_forward(inputs, softplus=delta_softplus)
     return y
 
 
@@ -91,7 +90,8 @@ class _Scan(Function):
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Return the gradients of the fields of `Inputs`."""
         *inputs, kept = ctx.saved_tensors
-        grads = _run_backward(Inputs(*inputs), grad_y, kept, softplus=ctx.softplus)
+        with torch.cuda.device_of(grad_y):  # type: ignore[no-untyped-call]
+            grads = _run_backward(Inputs(*inputs), grad_y, kept, softplus=ctx.softplus)
         given = zip(grads, inputs, strict=True)
         return None, *(None if p is None or g is None else g.to(p.dtype) for g, p in given)
 
@@ -106,8 +106,7 @@ def _run_forward(
     kept = _make_room(inputs.u, b, -(-n_tokens // TILE), n, d) if keep else None
     if y.numel():
         tensors = _lay_out(inputs)
-        channels = FORWARD_WARPS * WARP
-        run_scan[b, triton.cdiv(d, channels)](
+        run_scan[b, triton.cdiv(d, WARP)](
             *tensors,
             y,
             kept,
@@ -117,9 +116,9 @@ def _run_forward(
             softplus=softplus,
             n_states=n,
             states=triton.next_power_of_2(n),
-            channels=channels,
+            channels=WARP,
             tile=TILE,
-            num_warps=FORWARD_WARPS,
+            num_warps=1,
         )
     return y, kept
 
@@ -129,8 +128,7 @@ def _run_backward(
 ) -> tuple[Tensor | None, ...]:
     b, d, n_tokens = inputs.u.shape
     n = inputs.A.shape[1]
-    channels = BACKWARD_WARPS * WARP
-    n_blocks = triton.cdiv(d, channels)
+    n_blocks = triton.cdiv(d, WARP)
     grad_u, grad_delta = (_make_room(inputs.u, b, n_tokens, d) for _ in range(2))
     grad_z = None if inputs.z is None else _make_room(inputs.u, b, n_tokens, d)
     grad_b, grad_c = (_make_room(inputs.u, n_blocks, b, n_tokens, n) for _ in range(2))
@@ -155,9 +153,9 @@ def _run_backward(
             softplus=softplus,
             n_states=n,
             states=triton.next_power_of_2(n),
-            channels=channels,
+            channels=WARP,
             tile=TILE,
-            num_warps=BACKWARD_WARPS,
+            num_warps=1,
         )
     total = shared.sum(0)
     return (

@@ -94,16 +94,29 @@ def run_scan(
         n_tiles = tl.cdiv(n_tokens, tile)
         kept += sequence * n_tiles * n_states * n_channels
 
+    # The next token's values are asked for before this one's are used, and arrive meanwhile.
+    next_x = tl.load(u, mask=is_channel, other=0.0).to(tl.float32)
+    next_step = tl.load(delta, mask=is_channel, other=0.0).to(tl.float32)
+    next_into = tl.load(b, mask=is_state, other=0.0).to(tl.float32)
+    next_out = tl.load(c, mask=is_state, other=0.0).to(tl.float32)
+    if z is not None:
+        next_gate = tl.load(z, mask=is_channel, other=0.0).to(tl.float32)
     h = tl.zeros((states, channels), dtype=tl.float32)
     for token in range(n_tokens):
+        x, step, into, out = next_x, next_step, next_into, next_out
+        u += u_token
+        delta += delta_token
+        b += b_token
+        c += c_token
+        more = token + 1 < n_tokens
+        next_x = tl.load(u, mask=is_channel & more, other=0.0).to(tl.float32)
+        next_step = tl.load(delta, mask=is_channel & more, other=0.0).to(tl.float32)
+        next_into = tl.load(b, mask=is_state & more, other=0.0).to(tl.float32)
+        next_out = tl.load(c, mask=is_state & more, other=0.0).to(tl.float32)
         if kept is not None:
             if token % tile == 0:
                 tl.store(kept + plane, h, mask=inside)
                 kept += n_states * n_channels
-        x = tl.load(u, mask=is_channel, other=0.0).to(tl.float32)
-        step = tl.load(delta, mask=is_channel, other=0.0).to(tl.float32)
-        into = tl.load(b, mask=is_state, other=0.0).to(tl.float32)
-        out = tl.load(c, mask=is_state, other=0.0).to(tl.float32)
         if bias is not None:
             step += offset
         if softplus:
@@ -113,14 +126,11 @@ def run_scan(
         if skip is not None:
             value += weight * x
         if z is not None:
-            gate = tl.load(z, mask=is_channel, other=0.0).to(tl.float32)
-            value *= gate * sigmoid(gate)
+            gate = next_gate
             z += z_token
+            next_gate = tl.load(z, mask=is_channel & more, other=0.0).to(tl.float32)
+            value *= gate * sigmoid(gate)
         tl.store(y, value.to(y.dtype.element_ty), mask=is_channel)
-        u += u_token
-        delta += delta_token
-        b += b_token
-        c += c_token
         y += y_token
 
 
@@ -229,8 +239,7 @@ def run_scan_back(
             raw = tl.load(delta + token * delta_token, mask=is_channel, other=0.0).to(tl.float32)
             into = tl.load(b + token * b_token, mask=is_state, other=0.0).to(tl.float32)
             out = tl.load(c + token * c_token, mask=is_state, other=0.0).to(tl.float32)
-            grad = tl.load(grad_y + token * grad_y_token, mask=is_channel, other=0.0)
-            grad = grad.to(tl.float32)
+            grad = tl.load(grad_y + token * grad_y_token, mask=is_channel, other=0.0).to(tl.float32)
             raw += offset
             step = raw
             if softplus:

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neurostorm_bids.model import windows
 from neurostorm_bids.model.windows import (
     cut_windows,
     fit_window,
@@ -88,3 +89,14 @@ def test_what_a_shift_pushes_out_comes_in_at_the_end():
 def test_an_axis_no_longer_than_the_window_shrinks_it_and_is_not_shifted(grid, window, expected):
     assert fit_window(grid, window, shifted=True) == expected
     assert fit_window(grid, window, shifted=False) == (expected[0], (0, 0, 0, 0))
+
+
+def test_an_index_that_is_kept_is_the_same_and_may_be_used_with_gradients():
+    arguments = ((2, 3, 2, 2, 5), (2, 2, 2, 2), (1, 1, 0, 1))
+    expected = index_windows(*arguments, device=torch.device("cpu"))
+    windows._keep_index.cache_clear()
+    with torch.inference_mode():
+        kept = windows._keep_index(*arguments, torch.device("cpu"))
+    assert torch.equal(kept, expected)
+    assert not kept.is_inference()
+    assert windows._keep_index(*arguments, torch.device("cpu")) is kept
