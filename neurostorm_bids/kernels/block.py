@@ -57,6 +57,7 @@ def update_block_c(
     *,
     epsilon: float,
     shares: Tensor | None = None,
+    may_overwrite: bool = False,
 ) -> Tensor:
     """Return x + mixer(norm1(x)), plus the perceptron of the norm2 of that.
 
@@ -73,6 +74,7 @@ def update_block_c(
     epsilon : what both norms add to a variance.
     shares : Tensor of float32, shape (n_windows, 2) : what each of the two updates is multiplied
         by; None for ones.
+    may_overwrite : whether the result may take the tokens' memory, where no gradient is asked for.
 
     Returns
     -------
@@ -90,7 +92,8 @@ def update_block_c(
     if torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in followed):
         updated: Tensor = _Update.apply(epsilon, index, shares, *followed)  # type: ignore[no-untyped-call]
         return updated
-    return _run_forward(inputs, epsilon, between=None)
+    to = tokens if may_overwrite and tokens.is_contiguous() else _make_room(tokens)
+    return _run_forward(inputs, epsilon, to, between=None)
 
 
 class _Update(Function):
@@ -106,11 +109,11 @@ class _Update(Function):
         *weights: Tensor | None,
     ) -> Tensor:
         """Return the updated tokens (n, dim)."""
-        between = torch.empty_like(tokens, memory_format=torch.contiguous_format)
+        between = _make_room(tokens)
         inputs = _Inputs(tokens, index, shares, BlockWeights(*weights))  # type: ignore[arg-type]
         ctx.epsilon = epsilon
         ctx.save_for_backward(between, index, shares, tokens, *weights)
-        return _run_forward(inputs, epsilon, between=between)
+        return _run_forward(inputs, epsilon, _make_room(tokens), between=between)
 
     @staticmethod
     @once_differentiable
@@ -123,8 +126,12 @@ class _Update(Function):
         return None, None, None, *_run_backward(inputs, ctx.epsilon, grads, asked)
 
 
-def _run_forward(inputs: _Inputs, epsilon: float, *, between: Tensor | None) -> Tensor:
-    to = torch.empty_like(inputs.tokens, memory_format=torch.contiguous_format)
+def _make_room(tokens: Tensor) -> Tensor:
+    return torch.empty_like(tokens, memory_format=torch.contiguous_format)
+
+
+def _run_forward(inputs: _Inputs, epsilon: float, to: Tensor, *, between: Tensor | None) -> Tensor:
+    """Write the updated tokens to `to`; these may be the tokens, as a window reads its own only."""
     job, tensors = _describe(inputs, epsilon)
     run_packed(
         "block_forward", job, {**tensors, "to": to, "between": between}, n_parts=job.n_windows
@@ -136,7 +143,7 @@ def _run_backward(
     inputs: _Inputs, epsilon: float, given: dict[str, Tensor], asked: dict[str, bool]
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of the tokens and of those weights that are asked for."""
-    grad_from = torch.empty_like(inputs.tokens, memory_format=torch.contiguous_format)
+    grad_from = _make_room(inputs.tokens)
     job, tensors = _describe(inputs, epsilon)
     weights = inputs.weights._asdict()
     sizes = [0 if (part := weights[name]) is None else part.numel() for name in _GRADIENTS]

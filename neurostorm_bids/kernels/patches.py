@@ -53,16 +53,18 @@ def embed_patches_c(
     n, n_channels, *grid, n_volumes = clips.shape
     counts = [axis // side for axis, side in zip(grid, patch, strict=True)]
     to = torch.empty((n, *counts, n_volumes, len(weight)), dtype=torch.float32)
-    # Positions in the clips: those of a patch's voxels from its first, those of rows of patches.
-    positions = torch.arange(clips[0, ..., 0].numel()).view(n_channels, *grid) * n_volumes
     px, py, pz = patch
+    strides = (clips.stride(1), *clips.stride()[2:5])
     tensors = {
         "from": clips,
         "to": to,
         "weight": weight.contiguous(),
         "bias": bias.contiguous(),
-        "offsets": positions[:, :px, :py, :pz].movedim(0, -1).contiguous(),
-        "starts": torch.arange(n).view(-1, 1, 1) * clips[0].numel() + positions[0, ::px, ::py, 0],
+        # Places in the clips: a patch's voxels as seen from its first; where rows of patches begin.
+        "offsets": _count_places((px, py, pz, n_channels), (*strides[1:], strides[0])),
+        "starts": _count_places(
+            (n, *counts[:2]), (clips[0].numel(), px * strides[1], py * strides[2])
+        ),
     }
     job = _Job(
         n_rows=n * counts[0] * counts[1],
@@ -74,6 +76,14 @@ def embed_patches_c(
     )
     run_packed("patches_forward", job, tensors, n_parts=job.n_rows)
     return to
+
+
+def _count_places(counts: tuple[int, ...], steps: tuple[int, ...]) -> Tensor:
+    """Return where the parts of a grid lie in memory, by how far they are apart along each axis."""
+    places = torch.zeros((), dtype=torch.int64)
+    for count, step in zip(counts, steps, strict=True):
+        places = places.unsqueeze(-1) + torch.arange(count) * step
+    return places
 
 
 def _check_shapes(clips: Tensor, weight: Tensor, bias: Tensor, patch: tuple[int, int, int]) -> None:

@@ -68,11 +68,11 @@ class PositionEmbed(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.trunc_normal_(self.time_embed, std=0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, may_overwrite: bool = False) -> Tensor:
         """Add the embeddings to tokens (B, X, Y, Z, T, C); T may be shorter than at training."""
         space = self.pos_embed.movedim(1, -1).contiguous()
         time = self.time_embed[..., : x.shape[4]].movedim(1, -1).contiguous()
-        return (x + space).add_(time)
+        return (x.add_(space) if may_overwrite else x + space).add_(time)
 
 
 class PatchMerging(nn.Module):
@@ -109,10 +109,11 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
 
-    def forward(self, x: Tensor, *, ops: Operations = FAST) -> Tensor:
+    def forward(self, x: Tensor, *, ops: Operations = FAST, may_overwrite: bool = False) -> Tensor:
         """Update tokens (B, X, Y, Z, T, C); see `Backbone.forward` for `ops`."""
         for block in self.blocks:
-            x = block(x, ops=ops)
+            x = block(x, ops=ops, may_overwrite=may_overwrite)
+            may_overwrite = _is_unseen(block)
         return x if self.downsample is None else self.downsample(x, ops=ops)
 
 
@@ -157,12 +158,18 @@ class Backbone(nn.Module):
         """
         self._check_clips(x)
         ops = choose_operations(ops, x, n_states=self.config.d_state)
-        return self.encode(self.patch_embed(x, ops=ops), ops=ops)
+        tokens = self.patch_embed(x, ops=ops)
+        return self._encode(tokens, ops=ops, may_overwrite=_is_unseen(self.patch_embed))
 
     def encode(self, tokens: Tensor, *, ops: Operations = FAST) -> Tensor:
         """Run the stages over embedded patches (B, X', Y', Z', T, E); returns as `forward`."""
+        return self._encode(tokens, ops=ops, may_overwrite=False)
+
+    def _encode(self, tokens: Tensor, *, ops: Operations, may_overwrite: bool) -> Tensor:
         for pos_embed, stage in zip(self.pos_embeds, self.layers, strict=True):
-            tokens = stage(pos_embed(tokens), ops=ops)
+            tokens = pos_embed(tokens, may_overwrite=may_overwrite)
+            tokens = stage(tokens, ops=ops, may_overwrite=_is_unseen(pos_embed))
+            may_overwrite = _is_unseen(stage)
         return tokens.movedim(-1, 1)
 
     def _check_clips(self, x: Tensor) -> None:
@@ -178,6 +185,12 @@ class Backbone(nn.Module):
                 f"Expected clips of at most {config.clip_length} volumes, found {x.shape[5]}. "
                 f"Give shorter clips, or load the model with clip_length={x.shape[5]}."
             )
+
+
+def _is_unseen(module: nn.Module) -> bool:
+    """Return whether nobody keeps what a module has just given: no gradient, and no hook."""
+    is_hooked = any(part._forward_hooks for part in module.modules())  # noqa: SLF001
+    return not (torch.is_grad_enabled() or is_hooked)
 
 
 def _make_stage(config: ModelConfig, stage: int) -> Stage:

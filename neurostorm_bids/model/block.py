@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -16,7 +17,12 @@ from neurostorm_bids.model.operations import (
     Operations,
     choose_operations,
 )
-from neurostorm_bids.model.windows import cut_windows, fit_window, index_windows, join_windows
+from neurostorm_bids.model.windows import (
+    cut_windows,
+    fit_window,
+    index_windows,
+    join_windows,
+)
 
 if TYPE_CHECKING:
     from neurostorm_bids.model.config import ModelConfig, Size4
@@ -62,8 +68,8 @@ class Block(nn.Module):
             nn.init.trunc_normal_(self.prompt, std=0.02)
         self._chunk_tokens = max(1, CHUNK_VALUES // (config.expand * dim))
 
-    def forward(self, x: Tensor, *, ops: Operations = FAST) -> Tensor:
-        """Update tokens (B, X, Y, Z, T, C).
+    def forward(self, x: Tensor, *, ops: Operations = FAST, may_overwrite: bool = False) -> Tensor:
+        """Update tokens (B, X, Y, Z, T, C), in their own memory where it `may_overwrite` them.
 
         At once in C or Triton, where that is there and computes as is asked here. Else whole
         tensors for the reference, for gradients and on a GPU, and on a CPU windows, or chunks of
@@ -72,7 +78,8 @@ class Block(nn.Module):
         ops = choose_operations(ops, x, n_states=self.mamba.d_state)
         window, steps = fit_window(x.shape[1:5], self.window, shifted=self.shifted)
         if ops.update is not None and ops.fits(x, *self.parameters()) and not self._is_hooked():
-            return self._update_at_once(x, window, steps, update=ops.update)
+            update = functools.partial(ops.update, may_overwrite=may_overwrite)
+            return self._update_at_once(x, window, steps, update=update)
         if ops is REFERENCE or x.device.type != "cpu" or self.training or self._records(x):
             return self._update(x, window, steps, ops=ops)
         return self._update_in_chunks(x, window, steps, ops=ops)

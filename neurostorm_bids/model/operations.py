@@ -50,6 +50,7 @@ class BlockUpdate(Protocol):
         *,
         epsilon: float,
         shares: Tensor | None = None,
+        may_overwrite: bool = False,
     ) -> Tensor:
         """Return the updated tokens, shape (n, dim)."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -125,15 +126,19 @@ def index_windows(
     Returns
     -------
     Tensor of int64, shape (B * n_windows, N) : positions in the flattened (B * X * Y * Z * T)
-    tokens; -1 where a window holds padding.
+    tokens; -1 where a window holds padding. It is remembered: nobody may write to it.
     """
     sizes = tuple(shape)
     if device.type == "cuda":  # where many small operations take longer than a block
         return _keep_index(sizes, window, steps, device)
-    return _make_index(sizes, window, steps, device)
+    index = _keep_index((1, *sizes[1:]), window, steps, device)
+    if sizes[0] == 1:
+        return index
+    firsts = torch.arange(sizes[0], device=device).view(-1, 1, 1) * math.prod(sizes[1:])
+    return torch.where(index < 0, index, index + firsts).flatten(0, 1)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)
 def _keep_index(
     sizes: tuple[int, ...], window: Size4, steps: Size4, device: torch.device
 ) -> Tensor:

@@ -55,6 +55,7 @@ def update_block_triton(
     *,
     epsilon: float,
     shares: Tensor | None = None,
+    may_overwrite: bool = False,
 ) -> Tensor:
     """Return x + mixer(norm1(x)), plus the perceptron of the norm2 of that, in tokens' precision.
 
@@ -70,11 +71,13 @@ def update_block_triton(
     epsilon : what both norms add to a variance.
     shares : Tensor, shape (n_windows, 2) : what each of the two updates is multiplied by; None for
         ones.
+    may_overwrite : as of `kernels.block.update_block_c`; makes no difference here.
 
     Returns
     -------
     Tensor, shape (n, dim)
     """
+    del may_overwrite
     device = tokens.device.type
     autocast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocast else tokens.dtype

@@ -106,6 +106,23 @@ def test_views_are_read_as_they_stand():
     assert torch.equal(block(x, ops=COMPILED), block(x.contiguous(), ops=COMPILED))
 
 
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_tokens_are_overwritten_where_they_may_be(n_threads):
+    torch.set_num_threads(n_threads)
+    block, x = make_block(shifted=True, prompt_len=2), torch.randn(2, 5, 3, 4, 6, 20)
+    expected = block(x, ops=COMPILED)
+    found = block(x, ops=COMPILED, may_overwrite=True)
+    assert torch.equal(found, expected)
+    assert found.data_ptr() == x.data_ptr()
+
+
+def test_tokens_that_a_gradient_needs_are_not_overwritten():
+    block, x = make_block().requires_grad_(), torch.randn(1, 4, 4, 4, 4, 20)
+    before = x.clone()
+    block(x, ops=COMPILED, may_overwrite=True)
+    assert torch.equal(x, before)
+
+
 @pytest.mark.usefixtures("level")
 @pytest.mark.parametrize("n_threads", [2, 3])
 def test_the_number_of_threads_changes_no_digit(n_threads):

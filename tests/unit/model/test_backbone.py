@@ -195,6 +195,35 @@ def test_tokens_may_be_changed_between_embedding_and_stages(tiny_config):
         assert not torch.equal(backbone.encode(torch.zeros_like(tokens)), backbone(x))
 
 
+def test_tokens_that_were_given_are_left_alone(tiny_config, ops):
+    backbone = Backbone(tiny_config).eval()
+    with torch.no_grad():
+        tokens = backbone.patch_embed(torch.randn(1, 1, 16, 16, 16, 4))
+        before = tokens.clone()
+        backbone.encode(tokens, ops=ops)
+    assert torch.equal(tokens, before)
+
+
+def test_what_a_hook_keeps_is_not_overwritten(tiny_config, ops):
+    backbone = Backbone(tiny_config).eval()
+    x = torch.randn(2, 1, 16, 16, 16, 4)
+    kept = []
+
+    def keep(_module, _inputs, output):
+        kept.append((output, output.clone()))
+
+    inner = (part for part in backbone.modules() if part is not backbone)
+    ours = [part for part in inner if type(part).__module__.startswith("neurostorm_bids.model")]
+    with torch.no_grad():
+        expected = backbone(x, ops=ops)
+        for part in ours:
+            handle = part.register_forward_hook(keep)
+            assert torch.equal(backbone(x, ops=ops), expected)
+            handle.remove()
+    assert len(kept) > len(backbone.layers)
+    assert all(torch.equal(output, copy) for output, copy in kept)
+
+
 def test_prompts_have_the_published_names_and_number():
     config = dataclasses.replace(ModelConfig.published(), prompt_len=50)
     prompts = {k: v for k, v in Backbone(config).state_dict().items() if "prompt" in k}

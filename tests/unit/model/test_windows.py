@@ -100,3 +100,13 @@ def test_an_index_that_is_kept_is_the_same_and_may_be_used_with_gradients():
     assert torch.equal(kept, expected)
     assert not kept.is_inference()
     assert windows._keep_index(*arguments, torch.device("cpu")) is kept
+
+
+@settings(max_examples=25, deadline=None)
+@given(window=sides, grid=grids, n_clips=st.integers(1, 3), shifted=st.booleans())
+def test_an_index_of_several_clips_is_the_same_whoever_made_it(window, grid, n_clips, shifted):
+    window, steps = fit_window(grid, window, shifted=shifted)
+    arguments = ((n_clips, *grid), window, steps, torch.device("cpu"))
+    expected = windows._make_index(*arguments)
+    for _ in range(2):
+        assert torch.equal(index_windows(*arguments[:3], device=arguments[3]), expected)
