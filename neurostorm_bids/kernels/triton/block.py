@@ -19,6 +19,7 @@ from neurostorm_bids.kernels.triton.block_kernels import (
     prepare_scan,
     project_windows,
 )
+from neurostorm_bids.kernels.triton.filters import filter_causally
 from neurostorm_bids.kernels.triton.scan import selective_scan_triton
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class _Block(Function):
 
 
 def compose_block(tokens: Tensor, weights: BlockWeights, plan: _Plan) -> Tensor:
-    """Update tokens as `update_block_triton` does, by PyTorch's operations around the scan.
+    """Update tokens as `update_block_triton` does, by PyTorch's operations around filter and scan.
 
     It records gradients, and sums them in the same order every time.
     """
@@ -136,7 +137,7 @@ def compose_block(tokens: Tensor, weights: BlockWeights, plan: _Plan) -> Tensor:
         prompts = w.prompts.to(dtype).expand(len(windows), -1, -1)
         windows = torch.cat([prompts, windows], dim=1)
     hidden, gate = functional.linear(windows, w.in_proj.to(dtype)).chunk(2, dim=-1)
-    hidden = functional.silu(_convolve(hidden, w.conv, w.conv_bias))
+    hidden = filter_causally(hidden, w.conv, w.conv_bias)
     rank, n_states = w.step_proj.shape[1], w.rates.shape[1]
     projected = functional.linear(hidden, w.x_proj.to(dtype))
     step, B, C = torch.split(projected, [rank, n_states, n_states], dim=-1)
@@ -266,16 +267,6 @@ def _normalise(x: Tensor, weight: Tensor, bias: Tensor, plan: _Plan) -> Tensor:
         x.float(), weight.shape, weight.float(), bias.float(), plan.epsilon
     )
     return normed.to(plan.dtype)
-
-
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Filter each channel of windows (b, L, d) causally; weight (d, 1, taps)."""
-    taps = weight[:, 0].t().to(x.dtype)  # (taps, d)
-    padded = functional.pad(x, (0, 0, len(taps) - 1, 0))
-    out = bias.to(x.dtype) + x * taps[-1]
-    for tap in range(len(taps) - 1):
-        out = torch.addcmul(out, padded[:, tap : tap + x.shape[1]], taps[tap])
-    return out
 
 
 def _find_places(index: Tensor, n_tokens: int) -> Tensor:

@@ -13,7 +13,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 HERE = Path(__file__).parent
 
 
-CASES = ("test_triton_scan.py", "test_triton_block.py")
+CASES = ("test_triton_scan.py", "test_triton_filters.py", "test_triton_block.py")
 
 
 def test_the_kernels_equal_the_reference_in_tritons_interpreter():

@@ -17,14 +17,21 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from neurostorm_bids.kernels.triton import block_kernels, scan, scan_kernels
+from neurostorm_bids.kernels.triton import (
+    block_kernels,
+    filter_kernels,
+    filters,
+    scan,
+    scan_kernels,
+)
 from neurostorm_bids.kernels.triton.block import choose_sizes
 
 MAX_SHARED = {80: 163 * 2**10, 90: 227 * 2**10}
 """Bytes of shared memory that a program may have, by compute capability."""
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}
-HALF = frozenset({"u", "delta", "z", "y", "grad_y", "mixed", "hidden", "step", "scanned"})
-NUMBERS = ("n_", "length")
+HALF = frozenset({"u", "delta", "z", "y", "grad_y", "mixed", "hidden", "step", "scanned", "x"})
+HALF_RESULTS = frozenset({"project_windows", "run_filter"})
+NUMBERS = ("n_", "length", "x_row")
 STRIDES = ("_sequence", "_token")
 
 
@@ -36,7 +43,7 @@ def type_of(name, kernel, dtype):
         return "*i64"
     if name.startswith(NUMBERS) or (name.endswith(STRIDES) and "scan" in kernel.__name__):
         return "i32"
-    is_half = name in HALF or (name == "out" and kernel.__name__ == "project_windows")
+    is_half = name in HALF or (name == "out" and kernel.__name__ in HALF_RESULTS)
     return TYPES[dtype] if is_half else "*fp32"
 
 
@@ -74,9 +81,9 @@ def _cold(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("capability", "dtype"), [(80, torch.float32), (90, torch.bfloat16)])
-@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("direction", ["forward", "forward for a backward", "backward"])
 def test_a_step_of_the_scan_waits_for_no_other_thread(capability, dtype, direction, tmp_path):
-    is_forward = direction == "forward"
+    is_forward = direction != "backward"
     kernel = scan_kernels.run_scan if is_forward else scan_kernels.run_scan_back
     constants = {"softplus": True, "n_states": 16, "states": 16, "tile": scan.TILE}
     compiled = compile_for(
@@ -86,7 +93,7 @@ def test_a_step_of_the_scan_waits_for_no_other_thread(capability, dtype, directi
         num_warps=1,
         channels=scan.WARP,
         **constants,
-        **({"kept": None} if is_forward else {}),
+        **({"kept": None} if direction == "forward" else {}),
     )
     assert measure_spilled(compiled, tmp_path) <= 16
     if is_forward:
@@ -121,3 +128,11 @@ def test_the_parts_of_a_block_fit_on_the_chip(capability, dim, dtype, tmp_path):
         assert measure_spilled(compiled, tmp_path) <= 16, name
         if dtype == torch.bfloat16:
             assert "mma" in compiled.asm["ptx"], name
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("name", ["run_filter", "run_filter_back", "spread_back"])
+def test_filters_compile(capability, name, tmp_path):
+    kernel = getattr(filter_kernels, name)
+    compiled = compile_for(capability, kernel, torch.bfloat16, inner=72, taps=4, **filters.SIZES)
+    assert measure_spilled(compiled, tmp_path) == 0
