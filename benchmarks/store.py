@@ -20,7 +20,9 @@ import tempfile
 import time
 import zlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +34,7 @@ from neurostorm_bids.grid.normalise import find_statistics
 from neurostorm_bids.grid.series import Series, grid_run
 from neurostorm_bids.grid.spec import GridSpec
 from neurostorm_bids.grid.store import StoredRun, StoreSettings, write_run
+from neurostorm_bids.train.clips import ClipDataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +43,8 @@ CASE = "2 mm, voxels coincide"
 CLIP_LENGTH = 20
 FLUCTUATION = 0.005
 N_REPEATS = 15
+N_LOADED = 64
+N_THREADS = (1, 2, 8)
 
 
 def measure_seconds(call: Callable[[], object]) -> float:
@@ -105,6 +110,29 @@ def measure_reading(series: Series, path: Path) -> dict[str, Any]:
     }
 
 
+def measure_loader(path: Path, n_volumes: int) -> dict[str, dict[str, float]]:
+    """Return the clips per second that trainings are fed, by the threads that read them."""
+    starts = np.random.default_rng(7).integers(0, n_volumes - CLIP_LENGTH, N_LOADED).tolist()
+    order: Any = [SimpleNamespace(run=SimpleNamespace(path=path), starts=(at,)) for at in starts]
+    dataset = ClipDataset(order, clip_length=CLIP_LENGTH, open_run=StoredRun.open)
+
+    def load(n_threads: int, *, as_stored: bool) -> None:
+        for _ in dataset.stream(range(N_LOADED), workers=n_threads, as_stored=as_stored):
+            pass
+
+    rates: dict[str, dict[str, float]] = {}
+    for name, as_stored in {"whole, for a CPU": False, "as stored, for a GPU": True}.items():
+        rates[name] = {}
+        for n_threads in N_THREADS:
+            seconds = measure_seconds(partial(load, n_threads, as_stored=as_stored))
+            rates[name][f"{n_threads} threads"] = round(N_LOADED / seconds, 1)
+    stored = StoredRun.open(path)
+    clip = stored.read_stored_clip(0, CLIP_LENGTH)
+    sent = (clip.codes, *clip.quantisation[:2], clip.mask_bits)
+    rates["MB sent to a GPU"] = {"a clip": round(sum(one.nbytes for one in sent) / 1e6, 2)}
+    return rates
+
+
 def measure_run(bold: Path, mask: Path) -> dict[str, Any]:
     """Grid, store and read a run."""
     start = time.perf_counter()
@@ -124,6 +152,7 @@ def measure_run(bold: Path, mask: Path) -> dict[str, Any]:
         "grid_s": grid_s,
         "files": files,
         "reading": measure_reading(series, paths[8]),
+        "clips_per_second": measure_loader(paths[8], series.n_volumes),
     }
 
 
@@ -165,7 +194,8 @@ def main() -> None:
         json.dump(measure(Path(bold), Path(mask)), sys.stdout)
         return
     with tempfile.TemporaryDirectory() as folder:
-        run = write_bold(Path(folder), CASES[CASE])
+        run = Path(folder) / "run_bold.nii.gz", Path(folder) / "run_mask.nii.gz"
+        write_bold(*run, CASES[CASE])
         results = {
             "machine": describe_machine("safetensors"),
             "threads": 1,
@@ -182,6 +212,7 @@ def main() -> None:
         f"A clip of {reading['clip_mb']:.0f} MB: {reading['store_ms']:.1f} ms from the store, "
         f"{reading['series_ms']:.1f} from memory, {reading['copy_ms']:.1f} to copy it"
     )
+    print(json.dumps(results["clips_per_second"]))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

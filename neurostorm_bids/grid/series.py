@@ -123,11 +123,7 @@ class Series:
         -------
         float32, shape (X, Y, Z, length); outside the brain the minimum of the whole run.
         """
-        if start < 0 or length < 1 or start + length > max(self.n_volumes, length):
-            raise UsageError(
-                f"A clip lies inside the run's {self.n_volumes} volumes, or begins at 0 where the "
-                f"run is shorter; found start {start} and length {length}."
-            )
+        check_clip(start, length, n_volumes=self.n_volumes)
         volumes = reflect_in_time(np.arange(start, start + length), self.n_volumes)
         values = interpolate_in_time(self.frames, self.clock, volumes.tolist())
         if self.clip_negatives:
@@ -169,6 +165,15 @@ class Series:
         return (
             f"The run has {self.n_volumes} volumes of {self.spec.repetition_time_s:g} s, a clip "
             f"{length}: the run was padded in time by reflection."
+        )
+
+
+def check_clip(start: int, length: int, *, n_volumes: int) -> None:
+    """Raise `UsageError` for a clip that lies outside of a run."""
+    if start < 0 or length < 1 or start + length > max(n_volumes, length):
+        raise UsageError(
+            f"A clip lies inside the run's {n_volumes} volumes, or begins at 0 where the run is "
+            f"shorter; found start {start} and length {length}."
         )
 
 

@@ -18,15 +18,17 @@ from neurostorm_bids.errors import DataError, UsageError
 from neurostorm_bids.grid.censoring import Censoring
 from neurostorm_bids.grid.normalise import Statistics
 from neurostorm_bids.grid.quantise import (
+    Codes,
     NBits,
     Quantisation,
     count_coarse_voxels,
     make_quantisation,
 )
-from neurostorm_bids.grid.resample import Clock, find_clock
+from neurostorm_bids.grid.resample import Clock, find_clock, reflect_in_time
 from neurostorm_bids.grid.runfile import Tensor, open_tensors, write_tensors
-from neurostorm_bids.grid.series import Series
+from neurostorm_bids.grid.series import Series, check_clip
 from neurostorm_bids.grid.spec import MAX_REPETITION_TIME_S, MAX_VOLUMES, GridSpec
+from neurostorm_bids.grid.storedclip import StoredClip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,6 +128,24 @@ class StoredRun:
         """
         return self._load(start, start + length).read_clip(start, length)
 
+    def read_stored_clip(self, start: int, length: int) -> StoredClip:
+        """Read what makes a clip as it is stored, to be restored elsewhere."""
+        check_clip(start, length, n_volumes=self.n_volumes)
+        with open_tensors(self.path) as file:
+            part = _read_part(file, start, start + length)
+        volumes = reflect_in_time(np.arange(start, start + length), part.header.clock.n_volumes)
+        return StoredClip(
+            codes=part.codes,
+            quantisation=part.quantisation,
+            mask_bits=part.mask_bits,
+            shape=part.header.spec.shape,
+            before=part.clock.before[volumes],
+            after=part.clock.after[volumes],
+            weight=part.clock.weight[volumes].astype(np.float32),
+            statistics=part.header.facts["statistics"],
+            clip_negatives=part.header.facts["clip_negatives"],
+        )
+
     def read_all(self) -> NDArray[np.float32]:
         """Read every volume of the model's clock: float32, shape (X, Y, Z, T)."""
         return self.load().read_all()
@@ -137,23 +157,44 @@ class StoredRun:
     def _load(self, start: int, stop: int) -> Series:
         """Make a series whose frames reach as far as volumes `start` to `stop` need them."""
         with open_tensors(self.path) as file:
-            spec, clock, n_brain, n_bits, _, facts = _read_header(file)
-            first_volume, last_volume = np.clip((start, stop - 1), 0, clock.n_volumes - 1)
-            first, last = int(clock.before[first_volume]), int(clock.after[last_volume])
-            offset, step = file.get_tensor("offset"), file.get_tensor("step")
-            codes = file.get_slice("frames")[first : last + 1]
-            mask = np.unpackbits(file.get_tensor("brain_mask"), count=math.prod(spec.shape))
-            if int(mask.sum()) != n_brain:
-                raise DataError(f"its mask has {mask.sum()} voxels, its frames {n_brain}")
+            part = _read_part(file, start, stop)
+            spec = part.header.spec
+            mask = np.unpackbits(part.mask_bits, count=math.prod(spec.shape))
             return Series(
                 spec=spec,
                 brain_mask=mask.view(np.bool_).reshape(spec.shape),
-                frames=Quantisation(offset, step, n_bits).decode(codes),
-                clock=Clock(
-                    before=clock.before - first, after=clock.after - first, weight=clock.weight
-                ),
-                **facts,
+                frames=part.quantisation.decode(part.codes),
+                clock=part.clock,
+                **part.header.facts,
             )
+
+
+class _Part(NamedTuple):
+    header: _Header
+    codes: NDArray[Codes]
+    quantisation: Quantisation
+    mask_bits: NDArray[np.uint8]
+    clock: Clock  # of the volumes that are here
+
+
+def _read_part(file: Any, start: int, stop: int) -> _Part:  # noqa: ANN401 - as below
+    """Read the source volumes that volumes `start` to `stop` of the model's clock need."""
+    header = _read_header(file)
+    clock, n_voxels = header.clock, math.prod(header.spec.shape)
+    first_volume, last_volume = np.clip((start, stop - 1), 0, clock.n_volumes - 1)
+    first, last = int(clock.before[first_volume]), int(clock.after[last_volume])
+    offset, step = file.get_tensor("offset"), file.get_tensor("step")
+    mask_bits = file.get_tensor("brain_mask")
+    n_marked = int(np.unpackbits(mask_bits, count=n_voxels).sum())
+    if n_marked != header.n_brain:
+        raise DataError(f"its mask has {n_marked} voxels, its frames {header.n_brain}")
+    return _Part(
+        header=header,
+        codes=file.get_slice("frames")[first : last + 1],
+        quantisation=Quantisation(offset, step, header.n_bits),
+        mask_bits=mask_bits,
+        clock=Clock(before=clock.before - first, after=clock.after - first, weight=clock.weight),
+    )
 
 
 def write_run(

@@ -168,7 +168,13 @@ class Training:
         positions = (
             step * batch_size + rank * share + place for step in steps for place in range(share)
         )
-        with closing(dataset.stream(positions, workers=self.options.workers)) as samples:
+        reading = dataset.stream(
+            positions,
+            workers=self.options.workers,
+            # On a CPU nothing is sent, and the threads that read restore clips ahead.
+            as_stored=self.fabric.device.type == "cuda",
+        )
+        with closing(reading) as samples:
             for _ in steps:
                 yield list(islice(samples, share))
 
