@@ -72,6 +72,8 @@ class PositionEmbed(nn.Module):
         """Add the embeddings to tokens (B, X, Y, Z, T, C); T may be shorter than at training."""
         space = self.pos_embed.movedim(1, -1).contiguous()
         time = self.time_embed[..., : x.shape[4]].movedim(1, -1).contiguous()
+        # A sum in the memory of half precision would be in half precision.
+        may_overwrite = may_overwrite and x.dtype == space.dtype
         return (x.add_(space) if may_overwrite else x + space).add_(time)
 
 

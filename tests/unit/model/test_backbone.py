@@ -292,3 +292,9 @@ def test_neighbours_are_merged_x_slowest_and_channel_fastest():
     neighbours = x[0, 2:4, 0:2, 2:4, 1]  # (x, y, z, C)
     expected = torch.nn.functional.layer_norm(neighbours.flatten(), (24,))
     torch.testing.assert_close(merged[0, 1, 0, 1, 1], expected)
+
+
+def test_autocast_leaves_the_tokens_that_are_added_up_in_single_precision(tiny_config):
+    backbone, x = Backbone(tiny_config).eval(), torch.randn(1, 1, 16, 16, 16, 4)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert backbone(x).dtype == torch.float32
