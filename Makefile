@@ -57,6 +57,7 @@ sbom: $(VENV)/bin/python
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/preparation.py --out benchmarks/results/preparation.json
 	$(BIN)/python benchmarks/backbone.py --out benchmarks/results/backbone.json
+	$(BIN)/python benchmarks/stages.py --out benchmarks/results/stages.json
 	$(BIN)/python benchmarks/scaling.py --out benchmarks/results/scaling.json
 	$(BIN)/python benchmarks/participant.py --out benchmarks/results/participant.json
 	$(BIN)/python benchmarks/store.py --out benchmarks/results/store.json

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BACKWARD_PARTS = 16
-"""Parts of the backward, whatever the number of threads: sums over them are always the same."""
+"""Parts of the backward, at most, whatever the number of threads: sums over them are the same."""
+PART_TOKENS = 64
+"""Tokens of such a part, at least: each has gradients of all weights to itself."""
 
 _BUFFERS = ("shares", "between", "grad_to", "grad_from", "grads", "places", "packed")
 _SIZES = (
@@ -148,7 +150,8 @@ def _run_backward(
     weights = inputs.weights._asdict()
     sizes = [0 if (part := weights[name]) is None else part.numel() for name in _GRADIENTS]
     places = torch.tensor([0, *sizes]).cumsum(0)
-    job.grads_size, job.group = int(places[-1]), max(1, -(-job.n_windows // BACKWARD_PARTS))
+    n_parts = max(1, min(BACKWARD_PARTS, inputs.windows.numel() // PART_TOKENS))
+    job.grads_size, job.group = int(places[-1]), max(1, -(-job.n_windows // n_parts))
     places = places[:-1]
     starts = dict(zip(_GRADIENTS, places.tolist(), strict=True))
     for number, name in enumerate(_GRADIENTS):
