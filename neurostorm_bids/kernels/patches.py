@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from neurostorm_bids.kernels.packing import run_packed
 
@@ -28,7 +30,7 @@ class _Job(ctypes.Structure):
 def embed_patches_c(
     clips: Tensor, weight: Tensor, bias: Tensor, *, patch: tuple[int, int, int]
 ) -> Tensor:
-    """Map each patch of each volume linearly to a token; records no gradient.
+    """Map each patch of each volume linearly to a token; the clips get no gradient.
 
     Parameters
     ----------
@@ -49,6 +51,44 @@ def embed_patches_c(
         When shapes do not fit together.
     """
     _check_shapes(clips, weight, bias, patch)
+    embedded: Tensor = _Embed.apply(clips, weight, bias, patch)  # type: ignore[no-untyped-call]
+    return embedded
+
+
+class _Embed(Function):
+    """The embedding with the gradient of its weights, which keeps the clips only."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        clips: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        patch: tuple[int, int, int],
+    ) -> Tensor:
+        """Return the tokens (B, X', Y', Z', T, dim)."""
+        ctx.patch = patch
+        ctx.save_for_backward(clips)
+        return _embed(clips, weight, bias, patch)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        """Return the gradients of weight and bias, slab by slab of patches along X."""
+        (clips,) = ctx.saved_tensors
+        px, py, pz = ctx.patch
+        n, n_channels, _, size_y, size_z, n_volumes = clips.shape
+        dim = grad.shape[-1]
+        grad_weight = grad.new_zeros(clips.shape[1] * px * py * pz, dim)
+        for number, slab in enumerate(torch.split(clips, px, dim=2)):
+            voxels = slab.reshape(n, n_channels, px, size_y // py, py, size_z // pz, pz, n_volumes)
+            voxels = voxels.permute(2, 4, 6, 1, 0, 3, 5, 7)  # (px, py, pz, C, B, Y', Z', T)
+            part = grad[:, number].reshape(-1, dim)
+            grad_weight.addmm_(voxels.reshape(len(grad_weight), -1), part)
+        return None, grad_weight.t(), grad.flatten(0, -2).sum(0), None
+
+
+def _embed(clips: Tensor, weight: Tensor, bias: Tensor, patch: tuple[int, int, int]) -> Tensor:
     clips = clips.contiguous()
     n, n_channels, *grid, n_volumes = clips.shape
     counts = [axis // side for axis, side in zip(grid, patch, strict=True)]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from neurostorm_bids.errors import UsageError
 from neurostorm_bids.model.backends import check_forced_backend
 from neurostorm_bids.model.block import Block
-from neurostorm_bids.model.operations import FAST, Operations, choose_operations, is_plain
+from neurostorm_bids.model.operations import FAST, Operations, choose_operations, is_single
 
 if TYPE_CHECKING:
     from neurostorm_bids.model.config import ModelConfig, Size4
@@ -39,7 +39,8 @@ class PatchEmbed(nn.Module):
         """Embed clips (B, C, X, Y, Z, T) -> (B, X', Y', Z', T, dim), slab by slab along X."""
         ops = choose_operations(ops, x, n_states=1)
         weight, bias = self.fc.weight, self.fc.bias
-        if ops.embed is not None and is_plain(x, weight, bias):
+        is_followed = torch.is_grad_enabled() and x.requires_grad
+        if ops.embed is not None and is_single(x, weight, bias) and not is_followed:
             px, py, pz, _ = self.patch_size
             return ops.embed(x, weight, bias, patch=(px, py, pz))
         return torch.stack(

@@ -72,7 +72,7 @@ class Operations(NamedTuple):
     linear : the linear map of tokens.
     scan : the selective scan.
     update : a whole block, with gradients; None where it is put together from the first two.
-    embed : likewise the embedding of patches, where no gradient is asked for.
+    embed : likewise the embedding of patches, where no gradient of the clips is asked for.
     fits : whether `update` takes tensors as these are.
     """
 
@@ -146,7 +146,7 @@ COMPILED = Operations(
     embed=embed_patches_c,
     fits=is_single,
 )
-"""Blocks in C, and patches where no gradient is asked for. On a CPU, where it was compiled."""
+"""Blocks in C, and patches but for a gradient of clips. On a CPU, where it was compiled."""
 
 FAST = Operations(linear=multiply, scan=selective_scan)
 """What a user gets: the best of them, or what NEUROSTORM_BACKEND asks for."""

@@ -43,7 +43,28 @@ def test_the_number_of_threads_changes_no_digit():
     assert torch.equal(embed_patches_c(x, weight, bias, patch=(2, 2, 2)), one)
 
 
-def test_a_gradient_is_left_to_pytorch():
+@pytest.mark.usefixtures("level", "poison")
+@pytest.mark.parametrize(
+    ("dim", "n_channels", "patch", "n_volumes"), [(36, 1, (6, 6, 6), 5), (7, 2, (2, 3, 1), 6)]
+)
+def test_gradients_of_the_weights_equal_the_reference(dim, n_channels, patch, n_volumes):
+    embed = PatchEmbed((*patch, 1), in_chans=n_channels, dim=dim)
+    grid = [side * count for side, count in zip(patch, (2, 1, 3), strict=True)]
+    x = torch.randn(2, n_channels, *grid, n_volumes)
+    found = differentiate(embed, x, ops=COMPILED)
+    exact = differentiate(embed.double(), x.double(), ops=REFERENCE)
+    for one, other in zip(found, exact, strict=True):
+        assert one.shape == other.shape
+        assert (one - other).abs().max() < 1e-6 * other.abs().max()
+
+
+def differentiate(embed, x, *, ops):
+    out = embed(x, ops=ops)
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).cos().view(out.shape)
+    return torch.autograd.grad((out * weights).sum(), [embed.fc.weight, embed.fc.bias])
+
+
+def test_a_gradient_of_the_clip_is_left_to_pytorch():
     embed = PatchEmbed((2, 2, 2, 1), in_chans=1, dim=4)
     x = torch.randn(1, 1, 4, 4, 4, 3, requires_grad=True)
     embed(x, ops=COMPILED).sum().backward()
