@@ -102,7 +102,7 @@ def test_the_next_clips_are_read_while_some_are_used() -> None:
         reader.read([0, 10])
         assert all(film.begun[start].wait(60) for start in (20, 30))
         assert not film.begun[40].is_set()
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_clips_that_did_not_fit_at_once_are_read_again() -> None:

@@ -214,7 +214,7 @@ def test_reading_ends_when_it_is_told_to_and_leaves_no_thread(tmp_path, n_wanted
     before = set(threading.enumerate())
     with pytest.raises(Enough):
         read.extend(open_volumes(path).read(reading._replace(check=check)))
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
