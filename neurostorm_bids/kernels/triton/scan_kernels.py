@@ -190,7 +190,6 @@ def run_scan_back(
     size = n_states * n_channels
 
     rate = tl.load(rates + plane, mask=inside, other=0.0).to(tl.float32)
-    rate2 = rate * LOG2_E
     u += sequence * u_sequence + channel
     delta += sequence * delta_sequence + channel
     b += sequence * b_sequence + state
@@ -229,7 +228,7 @@ def run_scan_back(
             step += offset
             if softplus:
                 step = soften(step)
-            h = tl.exp2(step[None, :] * rate2) * h + (step * x)[None, :] * into[:, None]
+            h = tl.exp2((step * LOG2_E)[None, :] * rate) * h + (step * x)[None, :] * into[:, None]
         tl.debug_barrier()
         for place_back in range(length):
             place = length - 1 - place_back
@@ -244,7 +243,7 @@ def run_scan_back(
             step = raw
             if softplus:
                 step = soften(raw)
-            decay = tl.exp2(step[None, :] * rate2)
+            decay = tl.exp2((step * LOG2_E)[None, :] * rate)
             after = decay * before + (step * x)[None, :] * into[:, None]
             if z is not None:
                 gate = tl.load(z + token * z_token, mask=is_channel, other=0.0).to(tl.float32)
