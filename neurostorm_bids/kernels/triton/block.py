@@ -137,13 +137,13 @@ def compose_block(tokens: Tensor, weights: BlockWeights, plan: _Plan) -> Tensor:
         prompts = w.prompts.to(dtype).expand(len(windows), -1, -1)
         windows = torch.cat([prompts, windows], dim=1)
     hidden, gate = functional.linear(windows, w.in_proj.to(dtype)).chunk(2, dim=-1)
-    hidden = filter_causally(hidden, w.conv, w.conv_bias)
+    hidden = filter_causally(hidden, w.conv, w.conv_bias)  # from here to y in float32
     rank, n_states = w.step_proj.shape[1], w.rates.shape[1]
-    projected = functional.linear(hidden, w.x_proj.to(dtype))
+    projected = functional.linear(hidden, w.x_proj.float())
     step, B, C = torch.split(projected, [rank, n_states, n_states], dim=-1)
     y = selective_scan_triton(
         hidden.transpose(1, 2),
-        functional.linear(step, w.step_proj.to(dtype)).transpose(1, 2),
+        functional.linear(step, w.step_proj.float()).transpose(1, 2),
         w.rates,
         B.transpose(1, 2),
         C.transpose(1, 2),
@@ -153,7 +153,7 @@ def compose_block(tokens: Tensor, weights: BlockWeights, plan: _Plan) -> Tensor:
         delta_softplus=True,
     )
     y = y.transpose(1, 2)[:, -index.shape[1] :]
-    mixed = functional.linear(y, w.out_proj.to(dtype))
+    mixed = functional.linear(y.to(dtype), w.out_proj.to(dtype))
     if plan.shares is not None:
         mixed = mixed * plan.shares[:, :1, None].to(dtype)
     x = tokens + _pick(mixed.flatten(0, 1), spots, places).to(tokens.dtype)

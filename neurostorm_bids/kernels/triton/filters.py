@@ -19,7 +19,7 @@ SIZES = {"rows": 64, "columns": 32, "num_warps": 4}
 
 
 def filter_causally(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return SiLU of x filtered over tokens, each with those before it; float32 within.
+    """Return SiLU of x filtered over tokens, each with those before it.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def filter_causally(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     Returns
     -------
-    Tensor, shape (b, L, d), in the precision of x.
+    Tensor of float32, shape (b, L, d)
     """
     filtered: Tensor = _Filter.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return filtered
@@ -44,7 +44,7 @@ class _Filter(Function):
         """Return the filtered x."""
         x, weight, bias = _lay_out(x), weight.contiguous(), bias.contiguous()
         ctx.save_for_backward(x, weight, bias)
-        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+        out = torch.empty(x.shape, device=x.device)
         if out.numel():
             with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
                 run_filter[_count_programs(x)](

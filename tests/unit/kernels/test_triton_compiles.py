@@ -30,7 +30,6 @@ MAX_SHARED = {80: 163 * 2**10, 90: 227 * 2**10}
 """Bytes of shared memory that a program may have, by compute capability."""
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}
 HALF = frozenset({"u", "delta", "z", "y", "grad_y", "mixed", "hidden", "step", "scanned", "x"})
-HALF_RESULTS = frozenset({"project_windows", "run_filter"})
 NUMBERS = ("n_", "length", "x_row")
 STRIDES = ("_sequence", "_token")
 
@@ -43,7 +42,7 @@ def type_of(name, kernel, dtype):
         return "*i64"
     if name.startswith(NUMBERS) or (name.endswith(STRIDES) and "scan" in kernel.__name__):
         return "i32"
-    is_half = name in HALF or (name == "out" and kernel.__name__ in HALF_RESULTS)
+    is_half = name in HALF or (name == "out" and kernel.__name__ == "project_windows")
     return TYPES[dtype] if is_half else "*fp32"
 
 

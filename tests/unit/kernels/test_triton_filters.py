@@ -50,7 +50,7 @@ def test_the_filter_equals_a_convolution(b, n_tokens, d, taps, dtype):
     exact = functional.silu(functional.conv1d(padded, *doubled[1:], groups=d)).mT
     expected = torch.autograd.grad(exact, doubled, grad.double())
     bound = 1e-5 if dtype == torch.float32 else 2e-2
-    assert y.dtype == dtype
+    assert y.dtype == torch.float32
     assert measure_error(y, exact) <= bound
     for one, other in zip(found, expected, strict=True):
         assert measure_error(one, other) <= bound
