@@ -67,8 +67,8 @@ one is with its models, and each run by its header and the model's grid. Runs at
 once are lowered to fit; a run that is too large alone fails with status 75. `--resource-monitor`
 tells what was really used.
 
-With two or more CPUs, or a GPU, the next run is read while one is worked on, so two runs are held at
-once; where `--mem` does not allow for both, runs are read in their turn. `--omp-nthreads 1` or
+With two or more CPUs, or a GPU, the next run is read while one is worked on, so two runs are held
+at once; where `--mem` does not allow for both, runs are read in their turn. `--omp-nthreads 1` or
 `--nprocs 1` has the same effect on a CPU.
 
 ## Who is done
