@@ -36,25 +36,25 @@ class PatchEmbed(nn.Module):
         self.fc = nn.Linear(px * py * pz * in_chans, dim)
 
     def forward(self, x: Tensor, *, ops: Operations = FAST) -> Tensor:
-        """Embed clips (B, C, X, Y, Z, T) -> (B, X', Y', Z', T, dim), slab by slab along X."""
+        """Embed clips (B, C, X, Y, Z, T) -> (B, X', Y', Z', T, dim), on a CPU slab by slab."""
         ops = choose_operations(ops, x, n_states=1)
         weight, bias = self.fc.weight, self.fc.bias
         is_followed = torch.is_grad_enabled() and x.requires_grad
         if ops.embed is not None and is_single(x, weight, bias) and not is_followed:
             px, py, pz, _ = self.patch_size
             return ops.embed(x, weight, bias, patch=(px, py, pz))
-        return torch.stack(
-            [self._embed(slab, ops) for slab in torch.split(x, self.patch_size[0], dim=2)], 1
-        )
+        thickness = x.shape[2] if x.is_cuda else self.patch_size[0]  # a GPU waits for each start
+        slabs = torch.split(x, thickness, dim=2)
+        return torch.cat([self._embed(slab, ops) for slab in slabs], dim=1)
 
     def _embed(self, slab: Tensor, ops: Operations) -> Tensor:
-        """Embed one layer of patches (B, C, px, Y, Z, T) -> (B, Y', Z', T, dim)."""
+        """Embed layers of patches (B, C, X, Y, Z, T) -> (B, X', Y', Z', T, dim)."""
         px, py, pz, _ = self.patch_size
-        n, chans, _, y, z, t = slab.shape
-        voxels = slab.reshape(n, chans, px, y // py, py, z // pz, pz, t)
-        voxels = voxels.permute(0, 3, 5, 2, 4, 6, 1, 7)  # (B, Y', Z', px, py, pz, C, T)
+        n, chans, x, y, z, t = slab.shape
+        voxels = slab.reshape(n, chans, x // px, px, y // py, py, z // pz, pz, t)
+        voxels = voxels.permute(0, 2, 4, 6, 3, 5, 7, 1, 8)  # (B, X', Y', Z', px, py, pz, C, T)
         # Two copies, the first with T contiguous, are faster than one that takes T apart at once.
-        patches = voxels.reshape(n, y // py, z // pz, -1, t).transpose(3, 4).contiguous()
+        patches = voxels.reshape(n, x // px, y // py, z // pz, -1, t).transpose(4, 5).contiguous()
         return ops.linear(patches, self.fc.weight, self.fc.bias)
 
 
@@ -88,12 +88,13 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor, *, ops: Operations = FAST) -> Tensor:
         """Merge tokens (B, X, Y, Z, T, dim) -> (B, X / 2, Y / 2, Z / 2, T, out_dim)."""
-        return torch.cat([self._merge(slab, ops) for slab in torch.split(x, 2, dim=1)], dim=1)
+        slabs = torch.split(x, x.shape[1] if x.is_cuda else 2, dim=1)  # as for patches
+        return torch.cat([self._merge(slab, ops) for slab in slabs], dim=1)
 
     def _merge(self, slab: Tensor, ops: Operations) -> Tensor:
-        """Merge two layers of tokens (B, 2, Y, Z, T, dim) -> (B, 1, Y / 2, Z / 2, T, out_dim)."""
-        n, _, size_y, size_z, size_t, dim = slab.shape
-        x = slab.reshape(n, 1, 2, size_y // 2, 2, size_z // 2, 2, size_t, dim)
+        """Merge layers of tokens (B, X, Y, Z, T, dim) -> (B, X / 2, Y / 2, Z / 2, T, out_dim)."""
+        n, size_x, size_y, size_z, size_t, dim = slab.shape
+        x = slab.reshape(n, size_x // 2, 2, size_y // 2, 2, size_z // 2, 2, size_t, dim)
         x = x.permute(0, 1, 3, 5, 7, 2, 4, 6, 8).flatten(5)  # z neighbours, then C, run fastest
         return ops.linear(self.norm(x), self.reduction.weight)
 

@@ -298,3 +298,11 @@ def test_autocast_leaves_the_tokens_that_are_added_up_in_single_precision(tiny_c
     backbone, x = Backbone(tiny_config).eval(), torch.randn(1, 1, 16, 16, 16, 4)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert backbone(x).dtype == torch.float32
+
+
+def test_all_layers_at_once_give_what_layers_give_one_by_one():
+    embed, merge = PatchEmbed((2, 2, 2, 1), in_chans=2, dim=5), PatchMerging(3, out_dim=6)
+    clips, tokens = torch.randn(2, 2, 6, 4, 8, 3), torch.randn(2, 6, 4, 2, 5, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(embed._embed(clips, TORCH), embed(clips, ops=TORCH))
+        torch.testing.assert_close(merge._merge(tokens, TORCH), merge(tokens, ops=TORCH))
