@@ -97,9 +97,10 @@ class Block(nn.Module):
         return updated.view(x.shape)
 
     def _is_hooked(self) -> bool:
-        """Return whether, in training, somebody changes what the layers within give."""
+        """Return whether, in training, somebody changes what the layers within take or give."""
         within = (part for part in self.modules() if part is not self)
-        return self.training and any(part._forward_hooks for part in within)  # noqa: SLF001
+        hooks = (hook for part in within for hook in (part._forward_hooks, part._forward_pre_hooks))  # noqa: SLF001
+        return self.training and any(hooks)
 
     def _records(self, x: Tensor) -> bool:
         """Return whether autograd follows this block."""

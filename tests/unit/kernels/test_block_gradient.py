@@ -172,9 +172,10 @@ def test_a_gradient_keeps_no_memory_but_its_own():
         assert part.grad.untyped_storage().nbytes() == part.numel() * 4
 
 
-def test_in_training_a_layer_that_is_hooked_is_called(count_backwards):
+@pytest.mark.parametrize("kind", ["register_forward_hook", "register_forward_pre_hook"])
+def test_in_training_a_layer_that_is_hooked_is_called(kind, count_backwards):
     seen = []
     block = make_learner().train()
-    block.mamba.register_forward_hook(lambda *_arguments: seen.append(1))
+    getattr(block.mamba, kind)(lambda *_arguments: seen.append(1))
     differentiate(block, torch.randn(1, 4, 4, 4, 4, 20))
     assert (len(seen), count_backwards) == (1, [])
