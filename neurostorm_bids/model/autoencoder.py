@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from neurostorm_bids.errors import DataError, UsageError
 from neurostorm_bids.model.backbone import Backbone
@@ -184,7 +185,8 @@ class MaskedAutoencoder(nn.Module):
             size_x, size_y, size_z, size_t = tokens.shape[1:5]
             grid = size_x, size_y, size_z, size_t
             places = index_in_window(grid, self.config.first_window_size)
-            learned = learned[places.to(learned.device)]
+            # Not by indexing, whose gradient threads sum up in the order in which they come.
+            learned = functional.embedding(places.to(learned.device), learned)
         return torch.where(mask.unsqueeze(-1), learned, tokens)
 
     def _decode(self, latent: Tensor) -> Tensor:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -396,3 +397,25 @@ def test_weights_that_do_not_fit_are_refused(make_small):
 def test_a_mask_of_other_tokens_is_refused(make_small, clips, draw):
     with pytest.raises(UsageError, match=r"shape \(2, 8, 8, 4, 5\), found \(2, 8, 8, 4, 3\)"):
         make_small()(clips, draw(n_volumes=3))
+
+
+def test_gradients_are_the_same_each_time_with_several_threads():
+    n_threads = torch.get_num_threads()
+    torch.manual_seed(0)
+    scheme = MaskScheme.parse("window/random")
+    model = MaskedAutoencoder(replace(PUBLISHED_CONFIG, depths=(1, 1, 1, 1)), scheme=scheme)
+    clips = torch.randn(1, 1, *PUBLISHED_CONFIG.img_size)
+    mask = torch.rand(1, 8, 8, 8, 8) < 0.75
+
+    def differentiate():
+        model.zero_grad()
+        model(clips, mask).loss.backward()
+        found = (part.grad for part in model.parameters() if part.grad is not None)
+        return torch.cat([grad.flatten() for grad in found])
+
+    try:
+        torch.set_num_threads(2)
+        first = differentiate()
+        assert all(torch.equal(differentiate(), first) for _ in range(5))
+    finally:
+        torch.set_num_threads(n_threads)
