@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from neurostorm_bids.kernels.library import LEVELS, Library, choose_level, require_library
+from neurostorm_bids.kernels.scan_inputs import Inputs, check_inputs, put_channels_together
 from neurostorm_bids.kernels.threads import share_work
 
 if TYPE_CHECKING:
@@ -38,27 +39,6 @@ class _Job(ctypes.Structure):
         *((f"{name}_{axis}", ctypes.c_int64) for name in _STRIDED for axis in "bt"),
         *((name, ctypes.c_int64) for name in (*_GAPS, *_SIZES)),
     )
-
-
-class Inputs(NamedTuple):
-    """What the scan reads, in float32.
-
-    Attributes
-    ----------
-    u, delta : Tensor, shape (b, d, L)
-    A : Tensor, shape (d, n)
-    B, C : Tensor, shape (b, n, L)
-    D, z, delta_bias : Tensor of shape (d,), (b, d, L) and (d,), or None.
-    """
-
-    u: Tensor
-    delta: Tensor
-    A: Tensor
-    B: Tensor
-    C: Tensor
-    D: Tensor | None
-    z: Tensor | None
-    delta_bias: Tensor | None
 
 
 def selective_scan_c(
@@ -161,7 +141,7 @@ def _run(
     group: int,
 ) -> None:
     """Hand the tensors over; `others` holds the fields of ``ns_scan`` beside the inputs."""
-    _check_shapes(inputs)
+    _check(inputs)
     library, level = _choose_kernel()
     n_sequences, n_channels, n_tokens = inputs.u.shape
     tensors: dict[str, Tensor | None] = {
@@ -184,7 +164,7 @@ def _run(
     )
     for name in _STRIDED:
         if (part := tensors.get(name)) is not None:
-            tensors[name] = part = _channels_together(part)
+            tensors[name] = part = put_channels_together(part)
             setattr(job, f"{name}_b", part.stride(0))
             setattr(job, f"{name}_t", part.stride(2))
     for name in (*_POINTERS, *_GRADIENTS):
@@ -205,23 +185,11 @@ def _choose_kernel() -> tuple[Library, int]:
     return library, LEVELS.index(choose_level(library))
 
 
-def _channels_together(x: Tensor) -> Tensor:
-    """Return (b, c, L) with channels one after the other in memory, copied only if they are not."""
-    return x if x.stride(1) == 1 else x.transpose(1, 2).contiguous().transpose(1, 2)
-
-
-def _check_shapes(inputs: Inputs) -> None:
-    """Let nothing reach C that would be read past its end."""
-    b, d, n_tokens = inputs.u.shape
-    n = inputs.A.shape[1]
-    wide, narrow = (b, d, n_tokens), (b, n, n_tokens)
-    expected = {"u": wide, "delta": wide, "A": (d, n), "B": narrow, "C": narrow, "z": wide}
+def _check(inputs: Inputs) -> None:
+    check_inputs(inputs, device=torch.device("cpu"))
     for name, part in inputs._asdict().items():
-        if part is None:
-            continue
-        shape = expected.get(name, (d,))
-        if tuple(part.shape) != shape or part.device.type != "cpu" or part.dtype != torch.float32:
-            found = f"{tuple(part.shape)} of {part.dtype} on {part.device}"
-            raise ValueError(f"Expected {name} to be {shape} of float32 on the CPU, found {found}")
+        if part is not None and part.dtype != torch.float32:
+            raise ValueError(f"Expected {name} to be of float32, found {part.dtype}")
+    n = inputs.A.shape[1]
     if not 1 <= n <= MAX_STATES:
         raise ValueError(f"Expected 1 to {MAX_STATES} state values per channel, found {n}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 import triton
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from neurostorm_bids.kernels.scan_inputs import Inputs, check_inputs, put_channels_together
 from neurostorm_bids.kernels.triton.scan_kernels import run_scan, run_scan_back
 
 if TYPE_CHECKING:
@@ -18,27 +19,6 @@ TILE = 16
 """Tokens between the states that the gradient starts from."""
 WARP = 32
 """Channels of a program, one for each thread of a warp: programs are many, and none waits."""
-
-
-class Inputs(NamedTuple):
-    """What the scan reads; floating point of any precision, computed in float32.
-
-    Attributes
-    ----------
-    u, delta : Tensor, shape (b, d, L)
-    A : Tensor, shape (d, n)
-    B, C : Tensor, shape (b, n, L)
-    D, z, delta_bias : Tensor of shape (d,), (b, d, L) and (d,), or None.
-    """
-
-    u: Tensor
-    delta: Tensor
-    A: Tensor
-    B: Tensor
-    C: Tensor
-    D: Tensor | None
-    z: Tensor | None
-    delta_bias: Tensor | None
 
 
 def selective_scan_triton(
@@ -64,7 +44,7 @@ def selective_scan_triton(
         When shapes do not fit together, or float64 is given.
     """
     inputs = Inputs(u, delta, A, B, C, D, z, delta_bias)
-    _check_shapes(inputs)
+    _check(inputs)
     y: Tensor
     with torch.cuda.device_of(u):  # type: ignore[no-untyped-call]
         if torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in inputs):
@@ -135,7 +115,7 @@ def _run_backward(
     shared = torch.zeros(b, n + 2, d, device=inputs.u.device)
     if inputs.u.numel():
         tensors = _lay_out(inputs)
-        grad_y = _channels_together(grad_y)
+        grad_y = put_channels_together(grad_y)
         run_scan_back[b, n_blocks](
             *tensors,
             grad_y,
@@ -172,8 +152,10 @@ def _run_backward(
 
 def _lay_out(inputs: Inputs) -> tuple[Tensor | None, ...]:
     """Return the tensors in the kernels' order, channels together: u delta B C z A' D bias."""
-    u, delta, B, C = (_channels_together(p) for p in (inputs.u, inputs.delta, inputs.B, inputs.C))
-    z = None if inputs.z is None else _channels_together(inputs.z)
+    u, delta, B, C = (
+        put_channels_together(p) for p in (inputs.u, inputs.delta, inputs.B, inputs.C)
+    )
+    z = None if inputs.z is None else put_channels_together(inputs.z)
     D, bias = (None if p is None else p.contiguous() for p in (inputs.D, inputs.delta_bias))
     return u, delta, B, C, z, inputs.A.t().contiguous(), D, bias
 
@@ -190,25 +172,10 @@ def _make_room(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=like.device)
 
 
-def _channels_together(x: Tensor) -> Tensor:
-    """Return (b, c, L) with channels one after the other in memory, copied only if they are not."""
-    return x if x.stride(1) == 1 else x.transpose(1, 2).contiguous().transpose(1, 2)
-
-
-def _check_shapes(inputs: Inputs) -> None:
-    """Let nothing reach the kernels that would be read past its end."""
-    b, d, n_tokens = inputs.u.shape
-    n = inputs.A.shape[1]
-    wide, narrow = (b, d, n_tokens), (b, n, n_tokens)
-    expected = {"u": wide, "delta": wide, "A": (d, n), "B": narrow, "C": narrow, "z": wide}
+def _check(inputs: Inputs) -> None:
+    check_inputs(inputs, device=inputs.u.device)
     for name, part in inputs._asdict().items():
-        if part is None:
-            continue
-        shape = expected.get(name, (d,))
-        if tuple(part.shape) != shape or part.device != inputs.u.device:
-            found = f"{tuple(part.shape)} on {part.device}"
-            raise ValueError(f"Expected {name} to be {shape} on {inputs.u.device}, found {found}")
-        if part.dtype == torch.float64:
+        if part is not None and part.dtype == torch.float64:
             raise ValueError(f"Expected {name} in float32 or half precision, found float64")
-    if n == 0:
+    if inputs.A.shape[1] == 0:
         raise ValueError("Expected at least one state value per channel, found none")
